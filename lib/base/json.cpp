@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+#include "base/json.h"
+
+#include "base/text.h"
+
+namespace volchain {
+
+void JsonReader::fail(std::string_view expectation) const {
+    throw Error(code_, "{}: {}", path_, expectation);
+}
+
+JsonReader JsonReader::at(std::string_view member) const {
+    if (auto found = find(member)) return *std::move(found);
+    fail(fmt::format("member {} is missing", quote(member)));
+}
+
+std::optional<JsonReader> JsonReader::find(std::string_view member) const {
+    if (!value_->is_object()) fail("expected an object");
+    const auto found = value_->find(member);
+    if (found == value_->end() || found->is_null()) return std::nullopt;
+    return JsonReader(*found, fmt::format("{}.{}", path_, member), code_);
+}
+
+std::vector<JsonReader> JsonReader::elements() const {
+    if (!value_->is_array()) fail("expected an array");
+    std::vector<JsonReader> all;
+    all.reserve(value_->size());
+    for (std::size_t i = 0; i < value_->size(); ++i)
+        all.emplace_back((*value_)[i], fmt::format("{}[{}]", path_, i), code_);
+    return all;
+}
+
+const std::string& JsonReader::string() const {
+    const auto* text = value_->get_ptr<const std::string*>();
+    if (text == nullptr) fail("expected a string");
+    return *text;
+}
+
+bool JsonReader::boolean() const {
+    const auto* flag = value_->get_ptr<const bool*>();
+    if (flag == nullptr) fail("expected true or false");
+    return *flag;
+}
+
+std::uint64_t JsonReader::u64() const {
+    if (!value_->is_number_unsigned()) fail("expected a number that is not negative");
+    return *value_->get_ptr<const std::uint64_t*>();
+}
+
+std::int64_t JsonReader::i64() const {
+    if (!value_->is_number_integer()) fail("expected a whole number");
+    return value_->get<std::int64_t>();
+}
+
+std::string JsonReader::string_or(std::string_view member, std::string_view otherwise) const {
+    const auto found = find(member);
+    return found ? found->string() : std::string(otherwise);
+}
+
+bool JsonReader::boolean_or(std::string_view member, bool otherwise) const {
+    const auto found = find(member);
+    return found ? found->boolean() : otherwise;
+}
+
+std::uint64_t JsonReader::u64_or(std::string_view member, std::uint64_t otherwise) const {
+    const auto found = find(member);
+    return found ? found->u64() : otherwise;
+}
+
+Json parse_json(std::string_view text, std::string_view origin, ErrorCode code, std::size_t max_depth) {
+    bool too_deep = false;
+    const auto watch_depth = [&](int depth, Json::parse_event_t, Json&) {
+        too_deep = too_deep || static_cast<std::size_t>(depth) > max_depth;
+        return !too_deep;
+    };
+    Json document = Json::parse(text, watch_depth, /*allow_exceptions=*/false);
+    if (too_deep) throw Error(code, "{}: nested deeper than {} levels", origin, max_depth);
+    if (document.is_discarded()) throw Error(code, "{}: not JSON: {}", origin, quote(text));
+    return document;
+}
+
+}  // namespace volchain

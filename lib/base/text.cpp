@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+#include "base/text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/error.h"
+
+namespace volchain {
+namespace {
+
+bool control(char c) noexcept {
+    return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+}
+bool continuation(char c) noexcept {
+    return (static_cast<unsigned char>(c) & 0xc0) == 0x80;
+}
+
+/// Length of the well-formed UTF-8 sequence at the start of `text`, 0 where there is none (Unicode table
+/// 3-7).
+std::size_t utf8_sequence(std::string_view text) noexcept {
+    const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
+    const auto tail = [&](std::size_t from, std::size_t length) {
+        if (text.size() < length) return std::size_t{0};
+        for (std::size_t i = from; i < length; ++i)
+            if (!continuation(text[i])) return std::size_t{0};
+        return length;
+    };
+    const std::uint8_t lead = byte(0);
+    if (lead < 0x80) return 1;
+    if (lead < 0xc2 || lead > 0xf4 || text.size() < 2) return 0;
+    if (lead < 0xe0) return tail(1, 2);
+    const std::uint8_t second = byte(1);
+    if (lead == 0xe0 && second < 0xa0) return 0;  // overlong
+    if (lead == 0xed && second > 0x9f) return 0;  // surrogates
+    if (lead == 0xf0 && second < 0x90) return 0;  // overlong
+    if (lead == 0xf4 && second > 0x8f) return 0;  // above U+10FFFF
+    return tail(1, lead < 0xf0 ? 3 : 4);
+}
+
+}  // namespace
+
+bool valid_utf8(std::string_view text) noexcept {
+    while (!text.empty()) {
+        const std::size_t length = utf8_sequence(text);
+        if (length == 0) return false;
+        text.remove_prefix(length);
+    }
+    return true;
+}
+
+void check_name(std::string_view what, std::string_view name) {
+    const auto refuse = [&](std::string_view why) {
+        throw Error(ErrorCode::invalid_argument, "{} name {}: {}", what, quote(name), why);
+    };
+    if (name.empty()) refuse("must not be empty");
+    if (name.size() > max_name_bytes) refuse(fmt::format("longer than {} bytes", max_name_bytes));
+    if (!valid_utf8(name)) refuse("is not valid UTF-8");
+    if (std::any_of(name.begin(), name.end(), control)) refuse("holds a control character");
+    if (name.find('/') != std::string_view::npos) refuse("holds a '/'");
+    if (name.front() == ' ' || name.back() == ' ') refuse("begins or ends with a space");
+}
+
+std::string clipped(std::string_view text, std::size_t limit) {
+    if (text.size() <= limit) return std::string(text);
+    std::size_t end = limit;
+    while (end > 0 && continuation(text[end])) --end;
+    return fmt::format("{}...", text.substr(0, end));
+}
+
+std::string quote(std::string_view text) {
+    const std::string shown = clipped(text);
+    std::string visible;
+    for (std::string_view rest = shown; !rest.empty();) {
+        const std::size_t length = utf8_sequence(rest);
+        if (length == 0 || control(rest.front())) {
+            visible += fmt::format("\\x{:02x}", static_cast<unsigned char>(rest.front()));
+            rest.remove_prefix(1);
+        } else {
+            visible += rest.substr(0, length);
+            rest.remove_prefix(length);
+        }
+    }
+    return "'" + visible + "'";
+}
+
+std::string joined(const std::vector<std::string>& items, std::string_view separator) {
+    return fmt::format("{}", fmt::join(items, separator));
+}
+
+std::string file_name_part(std::string_view name, std::size_t limit) {
+    std::string part;
+    for (const char c : name.substr(0, limit)) {
+        const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                           c == '.' || c == '_' || c == '-';
+        part += plain ? c : '_';
+    }
+    if (part.empty() || part.front() == '.' || part.front() == '-') part.insert(part.begin(), '_');
+    return part;
+}
+
+}  // namespace volchain

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+#include "async/process.h"
+
+#include <gtest/gtest.h>
+#include <linux/landlock.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "support/run_task.h"
+
+namespace volchain::async {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+Command shell(std::string script) {
+    std::vector<std::string> argv{"/bin/sh", "-c"};
+    argv.push_back(std::move(script));
+    return Command(std::move(argv));
+}
+
+Task<> output_and_status() {
+    auto result = co_await run_process(shell("echo out; echo err >&2; exit 3"), after(seconds(10)));
+    EXPECT_EQ(result.output, "out\n");
+    EXPECT_EQ(result.errors, "err\n");
+    EXPECT_EQ(result.status.code, 3);
+    EXPECT_EQ(result.status.str(), "exit status 3");
+    EXPECT_FALSE(result.status.ok());
+
+    result = co_await run_process(shell("kill -9 $$"), after(seconds(10)));
+    EXPECT_EQ(result.status.signal, SIGKILL);
+    EXPECT_EQ(result.status.str(), "signal 9 (Killed)");
+}
+
+TEST(Process, OutputAndStatus) {
+    run(output_and_status());
+}
+
+Task<> output_is_clipped() {
+    auto result =
+        co_await run_process(shell("head -c 1000000 /dev/zero; echo end >&2"), after(seconds(10)), 1000);
+    EXPECT_EQ(result.output.size(), 1000U);
+    EXPECT_EQ(result.errors, "end\n");
+    EXPECT_TRUE(result.status.ok());
+}
+
+TEST(Process, OutputIsClipped) {
+    run(output_is_clipped());
+}
+
+Task<> killed_at_the_deadline() {
+    const auto start = Clock::now();
+    ErrorCode code{};
+    try {
+        (void)co_await run_process(shell("exec sleep 1000"), after(milliseconds(50)));
+    } catch (const Error& error) {
+        code = error.code();
+    }
+    EXPECT_EQ(code, ErrorCode::timeout);
+    EXPECT_LT(Clock::now() - start, seconds(10));
+}
+
+TEST(Process, KilledAtTheDeadline) {
+    run(killed_at_the_deadline());
+}
+
+Task<> missing_program() {
+    std::string text;
+    std::vector<std::string> argv{"/no/such/program"};
+    try {
+        (void)co_await run_process(Command(std::move(argv)), after(seconds(10)));
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::not_found);
+        text = error.what();
+    }
+    EXPECT_EQ(text, "/no/such/program cannot execute it: No such file or directory");
+}
+
+TEST(Process, MissingProgram) {
+    run(missing_program());
+}
+
+Task<> surroundings() {
+    auto result = co_await run_process(shell("pwd; env | cut -d= -f1 | sort | tr '\\n' ' '; ls /proc/self/fd "
+                                             "| wc -l; umask; ulimit -n; ulimit -c;"
+                                             "grep NoNewPrivs /proc/self/status | cut -f2"),
+                                       after(seconds(10)));
+    // ls itself has the directory open: 0, 1, 2 and that
+    EXPECT_EQ(result.output, "/\nLC_ALL PATH PWD 4\n0077\n1024\n0\n1\n");
+}
+
+TEST(Process, CleanSurroundings) {
+    run(surroundings());
+}
+
+Task<> other_identity() {
+    Command command = shell("id -u; id -g; id -G");
+    command.identity = Identity{65534, 65533};
+    auto result = co_await run_process(std::move(command), after(seconds(10)));
+    EXPECT_EQ(result.output, "65534\n65533\n65533\n");
+}
+
+TEST(Process, OtherIdentity) {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root to change the user of a child";
+    run(other_identity());
+}
+
+Task<> only_its_files(std::string directory) {
+    Command command = shell("cat " + directory + "/read; echo new > " + directory + "/write; cat " +
+                            directory + "/other; echo new > " + directory + "/read; true");
+    command.files.emplace_back();
+    command.files.back().path = directory + "/read";
+    command.files.emplace_back();
+    command.files.back().path = directory + "/write";
+    command.files.back().write = true;
+    auto result = co_await run_process(std::move(command), after(seconds(10)));
+    EXPECT_EQ(result.output, "readable\n");
+    EXPECT_NE(result.errors.find("other: Permission denied"), std::string::npos) << result.errors;
+    EXPECT_NE(result.errors.find("cannot create " + directory + "/read"), std::string::npos) << result.errors;
+    std::string text;
+    std::ifstream(directory + "/write") >> text;
+    EXPECT_EQ(text, "new");
+}
+
+TEST(Process, LandlockLeavesItJustItsFiles) {
+    if (::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION) < 0)
+        GTEST_SKIP() << "this kernel has no Landlock";
+    std::string directory = testing::TempDir() + "volchain-process-XXXXXX";
+    ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+    for (const char* file : {"read", "write", "other"}) std::ofstream(directory + "/" + file) << "readable\n";
+    run(only_its_files(directory));
+    std::filesystem::remove_all(directory);
+}
+
+Task<> destructor_kills(pid_t& pid) {
+    const Executor executor = co_await asio::this_coro::executor;
+    const Process process = Process::start(executor, shell("exec sleep 1000"));
+    pid = process.pid();
+    EXPECT_EQ(::kill(pid, 0), 0);
+}
+
+TEST(Process, ItsOwnerTakesItAlong) {
+    pid_t pid = 0;
+    run(destructor_kills(pid));
+    EXPECT_EQ(::waitpid(pid, nullptr, WNOHANG), -1);
+    EXPECT_EQ(errno, ECHILD);
+}
+
+TEST(Process, DiesWithItsParent) {
+    // A child starts a grandchild and is killed; the pipe that the grandchild holds tells of its end.
+    std::array<int, 2> ends{};
+    ASSERT_EQ(::pipe(ends.data()), 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::close(ends[0]);
+        Loop loop;
+        Command command = shell("exec sleep 1000");
+        command.inherit.push_back(ends[1]);
+        const Process process = Process::start(loop.executor(), command);
+        (void)::kill(::getpid(), SIGKILL);
+        ::_exit(1);
+    }
+    ::close(ends[1]);
+    ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+    char byte = 0;
+    ::alarm(20);
+    EXPECT_EQ(::read(ends[0], &byte, 1), 0);
+    ::alarm(0);
+    ::close(ends[0]);
+}
+
+}  // namespace
+}  // namespace volchain::async
