@@ -9,6 +9,8 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <chrono>
+#include <exception>
+#include <utility>
 
 namespace volchain::async {
 
@@ -42,5 +44,25 @@ Task<> yield();
 
 /// Returns at the deadline; Cancelled where its task group is stopped before.
 Task<> sleep_until(Deadline deadline);
+
+/// Awaits `task`; what it throws is put into `failure` instead. For clean-up, which cannot stand in a catch block, and
+/// for tasks that run side by side.
+template <typename T>
+Task<> keep_failure(Task<T> task, std::exception_ptr& failure) {
+    try {
+        (void)co_await std::move(task);
+    } catch (...) {
+        failure = std::current_exception();
+    }
+}
+
+template <typename T>
+Task<> keep_result(Task<T> task, T& result, std::exception_ptr& failure) {
+    try {
+        result = co_await std::move(task);
+    } catch (...) {
+        failure = std::current_exception();
+    }
+}
 
 }  // namespace volchain::async

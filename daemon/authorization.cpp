@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+#include "daemon/authorization.h"
+
+#include <unistd.h>
+
+#include <array>
+
+#include "daemon/paths.h"
+
+namespace volchain::daemon {
+namespace {
+
+// The actions are declared, with what the user is asked, in systemd/org.volchain1.policy.
+constexpr std::string_view look = "org.volchain1.look";  // what anybody on the host may know
+constexpr std::string_view read_config =
+    "org.volchain1.read-config";  // a VM's configuration may hold secrets
+constexpr std::string_view manage_pools = "org.volchain1.manage-pools";
+constexpr std::string_view manage_disks = "org.volchain1.manage-disks";
+constexpr std::string_view manage_vms = "org.volchain1.manage-vms";
+constexpr std::string_view manage_snapshots = "org.volchain1.manage-snapshots";
+constexpr std::string_view manage_jobs = "org.volchain1.manage-jobs";
+
+struct Rule {
+    std::string_view interface;
+    std::string_view method;
+    std::string_view action;
+};
+
+constexpr std::array rules{
+    Rule{"org.volchain1.Manager", "CreatePool", manage_pools},
+    Rule{"org.volchain1.Manager", "Find", look},
+    Rule{"org.volchain1.Manager", "RegisterVM", manage_vms},
+    Rule{"org.volchain1.Pool", "CreateDisk", manage_disks},
+    Rule{"org.volchain1.Pool", "ImportDisk", manage_disks},
+    Rule{"org.volchain1.Pool", "Refresh", manage_pools},
+    Rule{"org.volchain1.Pool", "Remove", manage_pools},
+    Rule{"org.volchain1.Disk", "Attach", manage_disks},
+    Rule{"org.volchain1.Disk", "CreateOverlay", manage_disks},
+    Rule{"org.volchain1.Disk", "Detach", manage_disks},
+    Rule{"org.volchain1.VM", "CreateSnapshot", manage_snapshots},
+    Rule{"org.volchain1.VM", "GetConfig", read_config},
+    Rule{"org.volchain1.VM", "Refresh", manage_vms},
+    Rule{"org.volchain1.VM", "SetConfig", manage_vms},
+    Rule{"org.volchain1.VM", "Unregister", manage_vms},
+    Rule{"org.volchain1.VM", "Update", manage_vms},
+    Rule{"org.volchain1.Snapshot", "GetConfig", read_config},
+    Rule{"org.volchain1.Snapshot", "SetMetadata", manage_snapshots},
+    Rule{"org.volchain1.Job", "Cancel", manage_jobs},
+    Rule{"org.volchain1.Job", "Wait", look},
+};
+
+}  // namespace
+
+std::optional<std::string_view> action_for(std::string_view interface, std::string_view method) noexcept {
+    for (const Rule& rule : rules)
+        if (rule.interface == interface && rule.method == method) return rule.action;
+    return std::nullopt;
+}
+
+Authorization::Authorization(bus::Connection& connection, const storage::Engine& engine)
+    : engine_(engine), polkit_(connection, ::geteuid() == 0) {}
+
+async::Task<> Authorization::authorize(bus::Call call) {
+    const auto action = action_for(call.interface(), call.member());
+    if (!action) throw Error(ErrorCode::access_denied, "{} is not allowed to anybody", call.str());
+    const bool own = co_await cancels_own_job(call);
+    if (own) co_return;
+    bus::Polkit::Details details;
+    details.emplace("method", call.member());
+    details.emplace("path", call.path());
+    co_await polkit_.check(call, std::string(*action), std::move(details));
+}
+
+async::Task<bool> Authorization::cancels_own_job(bus::Call call) {
+    if (call.interface() != interface_name(storage::ObjectKind::job) || call.member() != "Cancel")
+        co_return false;
+    const uid_t caller = co_await call.sender_uid();
+    const auto& jobs = engine_.catalog().jobs();
+    const auto found = jobs.find(call.object());
+    co_return found != jobs.end() && found->second.owner_uid == caller;
+}
+
+}  // namespace volchain::daemon

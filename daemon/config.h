@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT
+//
+// The configuration: volchain.toml and volchain.toml.d/*.toml in the configuration directory, read once at start. Every
+// key is known or an error; the shipped file (config/volchain.toml) names them all.
+#pragma once
+
+#include <string>
+
+#include "base/log.h"
+#include "storage/settings.h"
+
+namespace volchain::daemon {
+
+struct Config {
+    LogLevel log_level = LogLevel::info;
+    storage::Settings settings;
+};
+
+/// Throws InvalidArgument with file, line and key. A directory without any of the files gives the defaults.
+[[nodiscard]] Config read_config(const std::string& directory);
+
+}  // namespace volchain::daemon

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+#include "daemon/disk_object.h"
+
+#include "storage/create_overlay.h"
+#include "storage/vms.h"
+
+namespace volchain::daemon {
+
+using storage::ObjectKind;
+
+bus::Interface<DiskObject> DiskObject::table() {
+    bus::Interface<DiskObject> table(interface_name(ObjectKind::disk), *this);
+    table.method<&DiskObject::create_overlay>("CreateOverlay", bus::in("options"), bus::out("job"))
+        .method<&DiskObject::attach>("Attach", bus::in("vm", "target", "options"), bus::out("job"))
+        .method<&DiskObject::detach>("Detach", bus::in("options"), bus::out("job"))
+        .property<&DiskObject::id>("Id", bus::Change::never)
+        .property<&DiskObject::name>("Name", bus::Change::signalled)
+        .property<&DiskObject::pool>("Pool", bus::Change::signalled)
+        .property<&DiskObject::vm>("VM", bus::Change::signalled)
+        .property<&DiskObject::target>("Target", bus::Change::signalled)
+        .property<&DiskObject::active>("Active", bus::Change::signalled)
+        .property<&DiskObject::active_path>("ActivePath", bus::Change::signalled)
+        .property<&DiskObject::volumes>("Volumes", bus::Change::signalled)
+        .property<&DiskObject::size>("SizeBytes", bus::Change::signalled)
+        .property<&DiskObject::state>("State", bus::Change::signalled)
+        .property<&DiskObject::shareable>("Shareable", bus::Change::signalled);
+    return table;
+}
+
+async::Task<bus::ObjectPath> DiskObject::create_overlay(bus::Call call, Uuid id, bus::Options options) {
+    storage::OverlayRequest request(id);
+    request.backing = take_id(options, "backing", ObjectKind::volume).value_or(Uuid{});
+    request.activate = options.take<bool>("activate", false);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::create_overlay(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> DiskObject::attach(bus::Call call, Uuid id, bus::ObjectPath vm,
+                                                std::string target, bus::Options options) {
+    options.finish();
+    const Uuid vm_id = id_in(vm, ObjectKind::vm, "vm");
+    const uid_t owner = co_await call.sender_uid();
+    const Uuid job = co_await storage::attach_disk(engine_, id, vm_id, std::move(target), owner);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> DiskObject::detach(bus::Call call, Uuid id, bus::Options options) {
+    options.finish();
+    const uid_t owner = co_await call.sender_uid();
+    const Uuid job = co_await storage::detach_disk(engine_, id, owner);
+    co_return object_path(ObjectKind::job, job);
+}
+
+std::string DiskObject::name(Uuid id) const {
+    return engine_.catalog().disk(id).name;
+}
+
+bus::ObjectPath DiskObject::pool(Uuid id) const {
+    const auto& catalog = engine_.catalog();
+    return object_path(ObjectKind::pool, catalog.volume(catalog.disk(id).active).pool);
+}
+
+bus::ObjectPath DiskObject::vm(Uuid id) const {
+    return object_path(ObjectKind::vm, engine_.catalog().disk(id).vm);
+}
+std::string DiskObject::target(Uuid id) const {
+    return engine_.catalog().disk(id).target;
+}
+
+bus::ObjectPath DiskObject::active(Uuid id) const {
+    return object_path(ObjectKind::volume, engine_.catalog().disk(id).active);
+}
+
+std::string DiskObject::active_path(Uuid id) const {
+    const auto& catalog = engine_.catalog();
+    return catalog.path(catalog.volume(catalog.disk(id).active));
+}
+
+std::vector<bus::ObjectPath> DiskObject::volumes(Uuid id) const {
+    return object_paths(ObjectKind::volume, engine_.catalog().volumes_of_disk(id));
+}
+
+std::uint64_t DiskObject::size(Uuid id) const {
+    const auto& catalog = engine_.catalog();
+    return catalog.facts(catalog.disk(id).active).size;
+}
+
+std::string DiskObject::state(Uuid id) const {
+    if (engine_.locks().held({ObjectKind::disk, id})) return "locked";
+    return engine_.broken(id).empty() ? "ok" : "broken";
+}
+
+bool DiskObject::shareable(Uuid id) const {
+    return engine_.catalog().disk(id).shareable;
+}
+
+}  // namespace volchain::daemon

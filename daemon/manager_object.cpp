@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+#include "daemon/manager_object.h"
+
+#include "daemon/finder.h"
+#include "storage/helper.h"
+#include "storage/pools.h"
+#include "storage/vms.h"
+
+namespace volchain::daemon {
+
+using storage::ObjectKind;
+
+bus::Interface<ManagerObject> ManagerObject::table() {
+    bus::Interface<ManagerObject> table(manager_interface, *this);
+    table
+        .method<&ManagerObject::create_pool>("CreatePool", bus::in("name", "path", "options"),
+                                             bus::out("pool"))
+        .method<&ManagerObject::register_vm>("RegisterVM", bus::in("name", "options"), bus::out("vm"))
+        .method<&ManagerObject::find>("Find", bus::in("kind", "what"), bus::out("object"))
+        .property<&ManagerObject::version>("Version", bus::Change::never)
+        .property<&ManagerObject::qemu_version>("QemuVersion", bus::Change::never)
+        .property<&ManagerObject::features>("Features", bus::Change::never)
+        .signal<bus::ObjectPath, std::string, bus::ObjectPath, std::string>(
+            "JobFinished", bus::out("job", "kind", "subject", "state"));
+    return table;
+}
+
+async::Task<bus::ObjectPath> ManagerObject::create_pool(bus::Call, std::string name, std::string path,
+                                                        bus::Options options) {
+    const bool create = options.take<bool>("create", false);
+    options.finish();
+    const Uuid pool = co_await storage::create_pool(engine_, std::move(name), std::move(path), create);
+    co_return object_path(ObjectKind::pool, pool);
+}
+
+async::Task<bus::ObjectPath> ManagerObject::register_vm(bus::Call, std::string name, bus::Options options) {
+    storage::VmRequest request(std::move(name));
+    if (const auto id = options.take<std::string>("id")) {
+        request.id = Uuid::parse(*id);
+        if (!request.id) throw Error(ErrorCode::invalid_argument, "option 'id': '{}' is not a UUID", *id);
+    }
+    request.qmp_socket = options.take<std::string>("qmp-socket", "");
+    request.agent_socket = options.take<std::string>("agent-socket", "");
+    request.config = to_text(options.take<Bytes>("config", Bytes()));
+    request.config_type = options.take<std::string>("config-type", "");
+    request.adopt = options.take<bool>("adopt", true);
+    request.foreign_manager = options.take<bool>("foreign-manager", false);
+    options.finish();
+    const Uuid vm = co_await storage::register_vm(engine_, std::move(request));
+    co_return object_path(ObjectKind::vm, vm);
+}
+
+async::Task<bus::ObjectPath> ManagerObject::find(bus::Call, std::string kind, std::string what) {
+    const auto known = from_word<ObjectKind>(kind);
+    if (!known)
+        throw Error(ErrorCode::invalid_argument, "argument 'kind': '{}' is not one of {}", kind,
+                    all_words<ObjectKind>());
+    co_return object_path(*known, find_object(engine_.catalog(), *known, what));
+}
+
+std::string ManagerObject::version() const {
+    return VOLCHAIN_VERSION;
+}
+
+std::vector<std::string> ManagerObject::features() const {
+    std::vector<std::string> features{"pools", "overlays", "snapshots"};
+    if (!qemu_version_.empty()) features.emplace_back("storage-daemon");
+    return features;
+}
+
+async::Task<> ManagerObject::probe_qemu() {
+    try {
+        qemu_version_ = co_await storage::probe_storage_daemon(engine_);
+    } catch (const Error& error) {
+        log().warning("qemu-storage-daemon cannot be used, and offline work on images not be done: {}",
+                      error.what());
+    }
+}
+
+}  // namespace volchain::daemon

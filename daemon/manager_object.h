@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+//
+// org.volchain1.Manager at /org/volchain1: makes pools and VMs, finds objects, tells of finished jobs.
+#pragma once
+
+#include "daemon/objects.h"
+
+namespace volchain::daemon {
+
+class ManagerObject {
+  public:
+    explicit ManagerObject(storage::Engine& engine) : engine_(engine) {}
+    [[nodiscard]] bus::Interface<ManagerObject> table();
+
+    async::Task<bus::ObjectPath> create_pool(bus::Call call, std::string name, std::string path,
+                                             bus::Options options);
+    async::Task<bus::ObjectPath> register_vm(bus::Call call, std::string name, bus::Options options);
+    async::Task<bus::ObjectPath> find(bus::Call call, std::string kind, std::string what);
+
+    [[nodiscard]] std::string version() const;
+    [[nodiscard]] std::string qemu_version() const { return qemu_version_; }
+    [[nodiscard]] std::vector<std::string> features() const;
+
+    /// Asks the storage daemon which QEMU this is.
+    async::Task<> probe_qemu();
+
+  private:
+    storage::Engine& engine_;
+    std::string qemu_version_;
+};
+
+}  // namespace volchain::daemon

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+#include "daemon/objects.h"
+
+#include "systemd/bus_error.h"
+
+namespace volchain::daemon {
+namespace {
+
+using storage::ObjectKind;
+
+bus::Variant variant_of(const Json& value) {
+    if (value.is_object()) {
+        const JsonReader reader(value, "job result", ErrorCode::internal);
+        const auto kind = from_word<ObjectKind>(reader.at("kind").string());
+        const auto id = Uuid::parse(reader.at("id").string());
+        if (kind && id) return object_path(*kind, *id);
+    }
+    if (value.is_array()) {
+        std::vector<std::string> texts;
+        for (const Json& item : value) texts.push_back(item.get<std::string>());
+        return texts;
+    }
+    if (value.is_boolean()) return value.get<bool>();
+    if (value.is_number()) return value.get<std::uint64_t>();
+    return value.get<std::string>();
+}
+
+}  // namespace
+
+bus::Dict result_dict(const Json& result) {
+    bus::Dict dict;
+    for (const auto& [name, value] : result.items()) dict.emplace(name, variant_of(value));
+    return dict;
+}
+
+TextPair error_pair(const std::optional<Error>& error) {
+    if (!error) return {};
+    return {std::string(bus::error_prefix) + std::string(name(error->code())), error->what()};
+}
+
+std::optional<std::vector<Uuid>> take_ids(bus::Options& options, const std::string& name, ObjectKind kind) {
+    const auto paths = options.take<std::vector<bus::ObjectPath>>(name);
+    if (!paths) return std::nullopt;
+    std::vector<Uuid> ids;
+    for (const bus::ObjectPath& path : *paths) ids.push_back(id_in(path, kind, name));
+    return ids;
+}
+
+std::optional<Uuid> take_id(bus::Options& options, const std::string& name, ObjectKind kind) {
+    const auto path = options.take<bus::ObjectPath>(name);
+    return path ? std::optional(id_in(*path, kind, name)) : std::nullopt;
+}
+
+std::string to_text(const Bytes& bytes) {
+    return {bytes.begin(), bytes.end()};
+}
+
+Bytes to_bytes(const std::string& text) {
+    return {text.begin(), text.end()};
+}
+
+}  // namespace volchain::daemon

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+//
+// What all objects on the bus have in common: the engine that they show, and how results and options are read and
+// written. One class for each interface (manager_object.h, disk_object.h, ...); it serves all objects of its kind, by
+// id, and holds nothing of its own.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "daemon/paths.h"
+#include "storage/engine.h"
+#include "systemd/options.h"
+#include "systemd/vtable.h"
+
+namespace volchain::daemon {
+
+/// (disk, volume), (name, message), ...
+using PathPair = std::pair<bus::ObjectPath, bus::ObjectPath>;
+using PathText = std::pair<bus::ObjectPath, std::string>;
+using TextPair = std::pair<std::string, std::string>;
+using Bytes = std::vector<std::uint8_t>;
+
+/// A job's result as a{sv}: objects as paths, numbers as t, text as s, lists of text as as.
+[[nodiscard]] bus::Dict result_dict(const Json& result);
+/// The error of a job, two empty strings where it has none. The name is the full one: "org.volchain1.Error.NoSpace".
+[[nodiscard]] TextPair error_pair(const std::optional<Error>& error);
+
+/// An option whose value is one of an enumeration's words.
+template <typename E>
+[[nodiscard]] std::optional<E> take_word(bus::Options& options, const std::string& name) {
+    const auto text = options.take<std::string>(name);
+    if (!text) return std::nullopt;
+    const auto value = from_word<E>(*text);
+    if (!value)
+        throw Error(ErrorCode::invalid_argument, "option '{}': '{}' is not one of {}", name, *text,
+                    all_words<E>());
+    return value;
+}
+
+/// An option that is a list of objects of one kind.
+[[nodiscard]] std::optional<std::vector<Uuid>> take_ids(bus::Options& options, const std::string& name,
+                                                        storage::ObjectKind kind);
+/// An option that is one object.
+[[nodiscard]] std::optional<Uuid> take_id(bus::Options& options, const std::string& name,
+                                          storage::ObjectKind kind);
+
+[[nodiscard]] std::string to_text(const Bytes& bytes);
+[[nodiscard]] Bytes to_bytes(const std::string& text);
+
+}  // namespace volchain::daemon

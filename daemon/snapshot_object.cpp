@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+#include "daemon/snapshot_object.h"
+
+#include "storage/snapshots.h"
+
+namespace volchain::daemon {
+
+using storage::ObjectKind;
+
+bus::Interface<SnapshotObject> SnapshotObject::table() {
+    bus::Interface<SnapshotObject> table(interface_name(ObjectKind::snapshot), *this);
+    table.method<&SnapshotObject::set_metadata>("SetMetadata", bus::in("options"), bus::out())
+        .method<&SnapshotObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
+        .property<&SnapshotObject::id>("Id", bus::Change::never)
+        .property<&SnapshotObject::name>("Name", bus::Change::signalled)
+        .property<&SnapshotObject::description>("Description", bus::Change::signalled)
+        .property<&SnapshotObject::vm>("VM", bus::Change::never)
+        .property<&SnapshotObject::parent>("Parent", bus::Change::signalled)
+        .property<&SnapshotObject::children>("Children", bus::Change::signalled)
+        .property<&SnapshotObject::created>("CreatedUsec", bus::Change::never)
+        .property<&SnapshotObject::vm_state>("VMState", bus::Change::signalled)
+        .property<&SnapshotObject::consistency>("Consistency", bus::Change::signalled)
+        .property<&SnapshotObject::status>("Status", bus::Change::signalled)
+        .property<&SnapshotObject::disks>("Disks", bus::Change::signalled)
+        .property<&SnapshotObject::excluded>("Excluded", bus::Change::signalled)
+        .property<&SnapshotObject::origin>("Origin", bus::Change::never)
+        .property<&SnapshotObject::current>("Current", bus::Change::signalled);
+    return table;
+}
+
+async::Task<> SnapshotObject::set_metadata(bus::Call, Uuid id, bus::Options options) {
+    auto name = options.take<std::string>("name");
+    auto description = options.take<std::string>("description");
+    options.finish();
+    co_await storage::set_snapshot_metadata(engine_, id, std::move(name), std::move(description));
+}
+
+async::Task<std::tuple<Bytes, std::string>> SnapshotObject::get_config(bus::Call, Uuid id) {
+    const storage::SnapshotRecord& snapshot = engine_.catalog().snapshot(id);
+    co_return std::make_tuple(to_bytes(snapshot.config), snapshot.config_type);
+}
+
+std::string SnapshotObject::name(Uuid id) const {
+    return engine_.catalog().snapshot(id).name;
+}
+std::string SnapshotObject::description(Uuid id) const {
+    return engine_.catalog().snapshot(id).description;
+}
+bus::ObjectPath SnapshotObject::vm(Uuid id) const {
+    return object_path(ObjectKind::vm, engine_.catalog().snapshot(id).vm);
+}
+
+bus::ObjectPath SnapshotObject::parent(Uuid id) const {
+    return object_path(ObjectKind::snapshot, engine_.catalog().snapshot(id).parent);
+}
+
+std::vector<bus::ObjectPath> SnapshotObject::children(Uuid id) const {
+    const auto& catalog = engine_.catalog();
+    std::vector<Uuid> children;
+    for (const Uuid& other : catalog.snapshots_of_vm(catalog.snapshot(id).vm))
+        if (catalog.snapshot(other).parent == id) children.push_back(other);
+    return object_paths(ObjectKind::snapshot, children);
+}
+
+std::uint64_t SnapshotObject::created(Uuid id) const {
+    return to_usec(engine_.catalog().snapshot(id).created);
+}
+std::string SnapshotObject::vm_state(Uuid id) const {
+    return std::string(word(engine_.catalog().snapshot(id).vm_state));
+}
+
+std::string SnapshotObject::consistency(Uuid id) const {
+    return std::string(word(engine_.catalog().snapshot(id).consistency));
+}
+
+std::string SnapshotObject::status(Uuid id) const {
+    return std::string(word(engine_.catalog().snapshot(id).status));
+}
+
+std::vector<PathPair> SnapshotObject::disks(Uuid id) const {
+    std::vector<PathPair> all;
+    for (const auto& [disk, volume] : engine_.catalog().snapshot(id).disks)
+        all.emplace_back(object_path(ObjectKind::disk, disk), object_path(ObjectKind::volume, volume));
+    return all;
+}
+
+std::vector<PathText> SnapshotObject::excluded(Uuid id) const {
+    std::vector<PathText> all;
+    for (const auto& [disk, why] : engine_.catalog().snapshot(id).excluded)
+        all.emplace_back(object_path(ObjectKind::disk, disk), why);
+    return all;
+}
+
+std::string SnapshotObject::origin(Uuid id) const {
+    return engine_.catalog().snapshot(id).origin;
+}
+
+bool SnapshotObject::current(Uuid id) const {
+    const auto& catalog = engine_.catalog();
+    const auto vm = catalog.vms().find(catalog.snapshot(id).vm);
+    return vm != catalog.vms().end() && vm->second.current_snapshot == id;
+}
+
+}  // namespace volchain::daemon

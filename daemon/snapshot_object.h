@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+//
+// org.volchain1.Snapshot: the snapshots on the bus.
+#pragma once
+
+#include "daemon/objects.h"
+
+namespace volchain::daemon {
+
+class SnapshotObject {
+  public:
+    explicit SnapshotObject(storage::Engine& engine) : engine_(engine) {}
+    [[nodiscard]] bus::Interface<SnapshotObject> table();
+
+    async::Task<> set_metadata(bus::Call call, Uuid id, bus::Options options);
+    async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);
+
+    [[nodiscard]] std::string id(Uuid id) const { return id.str(); }
+    [[nodiscard]] std::string name(Uuid id) const;
+    [[nodiscard]] std::string description(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath vm(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath parent(Uuid id) const;
+    [[nodiscard]] std::vector<bus::ObjectPath> children(Uuid id) const;
+    [[nodiscard]] std::uint64_t created(Uuid id) const;
+    [[nodiscard]] std::string vm_state(Uuid id) const;
+    [[nodiscard]] std::string consistency(Uuid id) const;
+    [[nodiscard]] std::string status(Uuid id) const;
+    [[nodiscard]] std::vector<PathPair> disks(Uuid id) const;
+    [[nodiscard]] std::vector<PathText> excluded(Uuid id) const;
+    [[nodiscard]] std::string origin(Uuid id) const;
+    [[nodiscard]] bool current(Uuid id) const;
+
+  private:
+    storage::Engine& engine_;
+};
+
+}  // namespace volchain::daemon

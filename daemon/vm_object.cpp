@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+#include "daemon/vm_object.h"
+
+#include "storage/create_snapshot.h"
+#include "storage/vms.h"
+
+namespace volchain::daemon {
+
+using storage::ObjectKind;
+
+bus::Interface<VmObject> VmObject::table() {
+    bus::Interface<VmObject> table(interface_name(ObjectKind::vm), *this);
+    table.method<&VmObject::create_snapshot>("CreateSnapshot", bus::in("name", "options"), bus::out("job"))
+        .method<&VmObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
+        .method<&VmObject::set_config>("SetConfig", bus::in("config", "type"), bus::out())
+        .method<&VmObject::update>("Update", bus::in("options"), bus::out())
+        .method<&VmObject::refresh>("Refresh", bus::in(), bus::out())
+        .method<&VmObject::unregister>("Unregister", bus::in("options"), bus::out())
+        .property<&VmObject::id>("Id", bus::Change::never)
+        .property<&VmObject::name>("Name", bus::Change::signalled)
+        .property<&VmObject::state>("State", bus::Change::signalled)
+        .property<&VmObject::agent_state>("AgentState", bus::Change::signalled)
+        .property<&VmObject::qmp_socket>("QmpSocket", bus::Change::signalled)
+        .property<&VmObject::agent_socket>("AgentSocket", bus::Change::signalled)
+        .property<&VmObject::disks>("Disks", bus::Change::signalled)
+        .property<&VmObject::snapshots>("Snapshots", bus::Change::signalled)
+        .property<&VmObject::current_snapshot>("CurrentSnapshot", bus::Change::signalled)
+        .property<&VmObject::job>("Job", bus::Change::signalled)
+        .property<&VmObject::config_type>("ConfigType", bus::Change::signalled)
+        .property<&VmObject::unmanaged>("Unmanaged", bus::Change::signalled);
+    return table;
+}
+
+async::Task<bus::ObjectPath> VmObject::create_snapshot(bus::Call call, Uuid id, std::string name,
+                                                       bus::Options options) {
+    storage::SnapshotRequest request(id, std::move(name));
+    request.description = options.take<std::string>("description", "");
+    request.disks = take_ids(options, "disks", ObjectKind::disk);
+    request.exclude = take_ids(options, "exclude", ObjectKind::disk).value_or(std::vector<Uuid>());
+    request.quiesce = take_word<storage::QuiesceMode>(options, "quiesce").value_or(request.quiesce);
+    if (const auto usec = options.take<std::uint64_t>("freeze-timeout-usec"))
+        request.freeze_timeout = std::chrono::microseconds(std::min<std::uint64_t>(*usec, 3'600'000'000));
+    request.on_disk_failure =
+        take_word<storage::OnDiskFailure>(options, "on-disk-failure").value_or(request.on_disk_failure);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::create_snapshot(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<std::tuple<Bytes, std::string>> VmObject::get_config(bus::Call, Uuid id) {
+    const storage::VmRecord& vm = engine_.catalog().vm(id);
+    co_return std::make_tuple(to_bytes(vm.config), vm.config_type);
+}
+
+async::Task<> VmObject::set_config(bus::Call, Uuid id, Bytes config, std::string type) {
+    co_await storage::set_vm_config(engine_, id, to_text(config), std::move(type));
+}
+
+async::Task<> VmObject::update(bus::Call, Uuid id, bus::Options options) {
+    storage::VmUpdate update;
+    update.name = options.take<std::string>("name");
+    update.qmp_socket = options.take<std::string>("qmp-socket");
+    update.agent_socket = options.take<std::string>("agent-socket");
+    options.finish();
+    co_await storage::update_vm(engine_, id, std::move(update));
+}
+
+async::Task<> VmObject::refresh(bus::Call, Uuid id) {
+    co_await storage::refresh_vm(engine_, id);
+}
+
+async::Task<> VmObject::unregister(bus::Call, Uuid id, bus::Options options) {
+    const bool forget_snapshots = options.take<bool>("forget-snapshots", false);
+    options.finish();
+    co_await storage::unregister_vm(engine_, id, forget_snapshots);
+}
+
+std::string VmObject::name(Uuid id) const {
+    return engine_.catalog().vm(id).name;
+}
+std::string VmObject::state(Uuid id) const {
+    return std::string(word(engine_.vm(id).state()));
+}
+std::string VmObject::agent_state(Uuid id) const {
+    return std::string(word(engine_.vm(id).agent_state()));
+}
+std::string VmObject::qmp_socket(Uuid id) const {
+    return engine_.catalog().vm(id).qmp_socket;
+}
+std::string VmObject::agent_socket(Uuid id) const {
+    return engine_.catalog().vm(id).agent_socket;
+}
+
+std::vector<bus::ObjectPath> VmObject::disks(Uuid id) const {
+    return object_paths(ObjectKind::disk, engine_.catalog().disks_of_vm(id));
+}
+
+std::vector<bus::ObjectPath> VmObject::snapshots(Uuid id) const {
+    return object_paths(ObjectKind::snapshot, engine_.catalog().snapshots_of_vm(id));
+}
+
+bus::ObjectPath VmObject::current_snapshot(Uuid id) const {
+    return object_path(ObjectKind::snapshot, engine_.catalog().vm(id).current_snapshot);
+}
+
+bus::ObjectPath VmObject::job(Uuid id) const {
+    return object_path(ObjectKind::job, engine_.locks().job_holding({ObjectKind::vm, id}));
+}
+
+std::string VmObject::config_type(Uuid id) const {
+    return engine_.catalog().vm(id).config_type;
+}
+
+std::vector<TextPair> VmObject::unmanaged(Uuid id) const {
+    std::vector<TextPair> all;
+    for (const auto& [device, why] : engine_.unmanaged(id)) all.emplace_back(device, why);
+    return all;
+}
+
+}  // namespace volchain::daemon

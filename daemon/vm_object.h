@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+//
+// org.volchain1.VM: the virtual machines on the bus.
+#pragma once
+
+#include "daemon/objects.h"
+
+namespace volchain::daemon {
+
+class VmObject {
+  public:
+    explicit VmObject(storage::Engine& engine) : engine_(engine) {}
+    [[nodiscard]] bus::Interface<VmObject> table();
+
+    async::Task<bus::ObjectPath> create_snapshot(bus::Call call, Uuid id, std::string name,
+                                                 bus::Options options);
+    async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);
+    async::Task<> set_config(bus::Call call, Uuid id, Bytes config, std::string type);
+    async::Task<> update(bus::Call call, Uuid id, bus::Options options);
+    async::Task<> refresh(bus::Call call, Uuid id);
+    async::Task<> unregister(bus::Call call, Uuid id, bus::Options options);
+
+    [[nodiscard]] std::string id(Uuid id) const { return id.str(); }
+    [[nodiscard]] std::string name(Uuid id) const;
+    [[nodiscard]] std::string state(Uuid id) const;
+    [[nodiscard]] std::string agent_state(Uuid id) const;
+    [[nodiscard]] std::string qmp_socket(Uuid id) const;
+    [[nodiscard]] std::string agent_socket(Uuid id) const;
+    [[nodiscard]] std::vector<bus::ObjectPath> disks(Uuid id) const;
+    [[nodiscard]] std::vector<bus::ObjectPath> snapshots(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath current_snapshot(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath job(Uuid id) const;
+    [[nodiscard]] std::string config_type(Uuid id) const;
+    [[nodiscard]] std::vector<TextPair> unmanaged(Uuid id) const;
+
+  private:
+    storage::Engine& engine_;
+};
+
+}  // namespace volchain::daemon

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+#include "daemon/volume_object.h"
+
+#include <sys/stat.h>
+
+namespace volchain::daemon {
+
+using storage::ObjectKind;
+
+bus::Interface<VolumeObject> VolumeObject::table() {
+    bus::Interface<VolumeObject> table(interface_name(ObjectKind::volume), *this);
+    table.property<&VolumeObject::id>("Id", bus::Change::never)
+        .property<&VolumeObject::disk>("Disk", bus::Change::signalled)
+        .property<&VolumeObject::pool>("Pool", bus::Change::signalled)
+        .property<&VolumeObject::path>("Path", bus::Change::signalled)
+        .property<&VolumeObject::format>("Format", bus::Change::signalled)
+        .property<&VolumeObject::size>("SizeBytes", bus::Change::signalled)
+        .property<&VolumeObject::allocated>("AllocatedBytes", bus::Change::silent)
+        .property<&VolumeObject::backing>("Backing", bus::Change::signalled)
+        .property<&VolumeObject::children>("Children", bus::Change::signalled)
+        .property<&VolumeObject::depth>("Depth", bus::Change::signalled)
+        .property<&VolumeObject::state>("State", bus::Change::signalled)
+        .property<&VolumeObject::active>("Active", bus::Change::signalled)
+        .property<&VolumeObject::cluster_size>("ClusterBytes", bus::Change::signalled)
+        .property<&VolumeObject::bitmaps>("Bitmaps", bus::Change::signalled);
+    return table;
+}
+
+bus::ObjectPath VolumeObject::disk(Uuid id) const {
+    return object_path(ObjectKind::disk, engine_.catalog().volume(id).disk);
+}
+bus::ObjectPath VolumeObject::pool(Uuid id) const {
+    return object_path(ObjectKind::pool, engine_.catalog().volume(id).pool);
+}
+std::string VolumeObject::path(Uuid id) const {
+    return engine_.catalog().path(engine_.catalog().volume(id));
+}
+std::string VolumeObject::format(Uuid id) const {
+    return std::string(word(engine_.catalog().volume(id).format));
+}
+std::uint64_t VolumeObject::size(Uuid id) const {
+    return engine_.catalog().facts(id).size;
+}
+
+std::uint64_t VolumeObject::allocated(Uuid id) const {
+    // A look at a file of another machine could hang, and all of the daemon with it.
+    if (!engine_.pool_status(engine_.catalog().volume(id).pool).local)
+        return engine_.catalog().facts(id).allocated;
+    struct stat status {};
+    if (::lstat(path(id).c_str(), &status) < 0) return 0;
+    return static_cast<std::uint64_t>(status.st_blocks) * 512;
+}
+
+bus::ObjectPath VolumeObject::backing(Uuid id) const {
+    return object_path(ObjectKind::volume, engine_.catalog().backing(id));
+}
+
+std::vector<bus::ObjectPath> VolumeObject::children(Uuid id) const {
+    return object_paths(ObjectKind::volume, engine_.catalog().children(id));
+}
+
+std::uint32_t VolumeObject::depth(Uuid id) const {
+    return static_cast<std::uint32_t>(engine_.catalog().chain(id).size());
+}
+
+std::string VolumeObject::state(Uuid id) const {
+    if (engine_.locks().held({ObjectKind::volume, id})) return "locked";
+    return std::string(word(engine_.catalog().facts(id).state));
+}
+
+bool VolumeObject::active(Uuid id) const {
+    const auto& catalog = engine_.catalog();
+    return catalog.disk(catalog.volume(id).disk).active == id;
+}
+
+std::uint64_t VolumeObject::cluster_size(Uuid id) const {
+    const auto& header = engine_.catalog().facts(id).header;
+    return header ? header->cluster_size() : 0;
+}
+
+std::vector<std::tuple<std::string, std::uint64_t, std::uint64_t>> VolumeObject::bitmaps(Uuid id) const {
+    std::vector<std::tuple<std::string, std::uint64_t, std::uint64_t>> all;
+    for (const qcow2::Bitmap& bitmap : engine_.catalog().facts(id).bitmaps) {
+        std::uint64_t flags = 0;
+        if (bitmap.in_use) flags |= bitmap_in_use;
+        if (bitmap.recording) flags |= bitmap_recording;
+        all.emplace_back(bitmap.name, bitmap.granularity, flags);
+    }
+    return all;
+}
+
+}  // namespace volchain::daemon

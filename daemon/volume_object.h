@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+//
+// org.volchain1.Volume: the volumes on the bus.
+#pragma once
+
+#include "daemon/objects.h"
+
+namespace volchain::daemon {
+
+class VolumeObject {
+  public:
+    explicit VolumeObject(storage::Engine& engine) : engine_(engine) {}
+    [[nodiscard]] bus::Interface<VolumeObject> table();
+
+    [[nodiscard]] std::string id(Uuid id) const { return id.str(); }
+    [[nodiscard]] bus::ObjectPath disk(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath pool(Uuid id) const;
+    [[nodiscard]] std::string path(Uuid id) const;
+    [[nodiscard]] std::string format(Uuid id) const;
+    [[nodiscard]] std::uint64_t size(Uuid id) const;
+    [[nodiscard]] std::uint64_t allocated(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath backing(Uuid id) const;
+    [[nodiscard]] std::vector<bus::ObjectPath> children(Uuid id) const;
+    [[nodiscard]] std::uint32_t depth(Uuid id) const;
+    [[nodiscard]] std::string state(Uuid id) const;
+    [[nodiscard]] bool active(Uuid id) const;
+    [[nodiscard]] std::uint64_t cluster_size(Uuid id) const;
+    [[nodiscard]] std::vector<std::tuple<std::string, std::uint64_t, std::uint64_t>> bitmaps(Uuid id) const;
+
+  private:
+    storage::Engine& engine_;
+};
+
+/// Flags of a bitmap in Volume.Bitmaps.
+enum BitmapFlag : std::uint64_t {
+    bitmap_in_use = 1,     ///< open for writing, or left so by a crash: its bits cannot be relied on
+    bitmap_recording = 2,  ///< marks what is written
+};
+
+}  // namespace volchain::daemon

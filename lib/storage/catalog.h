@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+//
+// Catalog: all objects in memory, and the one way to change them. commit() writes to the store first; when
+// that is on disk the change becomes visible here and the watchers are told. The Engine owns it.
+//
+// Who changes a record holds its lock (locks.h): a record is read, changed and committed under the lock of
+// its VM or disk, so that nobody's change is lost. Job records belong to their Job.
+//
+// Beside each volume's record stand its facts: what the last look at its file said. They are not stored.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "storage/image.h"
+#include "storage/store.h"
+
+namespace volchain::storage {
+
+enum class ChangeKind { added, changed, removed };
+
+class Catalog {
+  public:
+    using Watcher = std::function<void(ObjectId, ChangeKind)>;
+
+    explicit Catalog(const std::string& database_path);
+
+    /// Called after each committed change, in the event loop. One at most.
+    void watch(Watcher watcher) { watcher_ = std::move(watcher); }
+
+    async::Task<> commit(Changes changes, Durability durability);
+
+    // The records. get_* throw NotFound ("no disk with id ..."), find_* return null.
+    [[nodiscard]] const PoolRecord& pool(const Uuid& id) const { return get(pools_, id, "pool"); }
+    [[nodiscard]] const DiskRecord& disk(const Uuid& id) const { return get(disks_, id, "disk"); }
+    [[nodiscard]] const VolumeRecord& volume(const Uuid& id) const { return get(volumes_, id, "volume"); }
+    [[nodiscard]] const VmRecord& vm(const Uuid& id) const { return get(vms_, id, "VM"); }
+    [[nodiscard]] const SnapshotRecord& snapshot(const Uuid& id) const {
+        return get(snapshots_, id, "snapshot");
+    }
+    [[nodiscard]] const JobRecord& job(const Uuid& id) const { return get(jobs_, id, "job"); }
+
+    // All of a kind, ordered by id.
+    [[nodiscard]] const std::map<Uuid, PoolRecord>& pools() const noexcept { return pools_; }
+    [[nodiscard]] const std::map<Uuid, DiskRecord>& disks() const noexcept { return disks_; }
+    [[nodiscard]] const std::map<Uuid, VolumeRecord>& volumes() const noexcept { return volumes_; }
+    [[nodiscard]] const std::map<Uuid, VmRecord>& vms() const noexcept { return vms_; }
+    [[nodiscard]] const std::map<Uuid, SnapshotRecord>& snapshots() const noexcept { return snapshots_; }
+    [[nodiscard]] const std::map<Uuid, JobRecord>& jobs() const noexcept { return jobs_; }
+
+    [[nodiscard]] bool has(const ObjectId& object) const;
+    [[nodiscard]] std::vector<Uuid> ids(ObjectKind kind) const;
+    /// "disk 'root' (01234567-...)": how messages name an object.
+    [[nodiscard]] std::string describe(const ObjectId& object) const;
+
+    // Relations.
+    [[nodiscard]] std::vector<Uuid> disks_of_vm(const Uuid& vm) const;
+    [[nodiscard]] std::vector<Uuid> snapshots_of_vm(const Uuid& vm) const;
+    [[nodiscard]] std::vector<Uuid> volumes_of_disk(const Uuid& disk) const;
+    [[nodiscard]] std::string path(const VolumeRecord& volume) const;
+    /// The volume whose file this is; `path` is absolute and without links.
+    [[nodiscard]] const VolumeRecord* find_volume(const std::string& path) const;
+    /// The pool in whose directory (or below) `path` lies, and the rest of the path.
+    struct Place {
+        Uuid pool;
+        std::string file;
+    };
+    [[nodiscard]] std::optional<Place> place(const std::string& path) const;
+
+    // Facts and what follows from them.
+    void set_facts(const Uuid& volume, VolumeFacts facts);
+    [[nodiscard]] const VolumeFacts& facts(const Uuid& volume) const;
+    /// The volume that this one's header names as its backing file; nil where it has none, or it is no volume
+    /// of ours.
+    [[nodiscard]] Uuid backing(const Uuid& volume) const;
+    [[nodiscard]] std::vector<Uuid> children(const Uuid& volume) const;
+    /// This volume and all below it, top first. Ends at the bottom, at a file that is no volume, or at a
+    /// loop.
+    [[nodiscard]] std::vector<Uuid> chain(const Uuid& top) const;
+
+    [[nodiscard]] std::optional<Timestamp> frozen_since(const Uuid& vm) const;
+    [[nodiscard]] std::vector<Uuid> frozen_vms() const;
+    [[nodiscard]] std::vector<Uuid> stale_manifests() const;
+
+  private:
+    template <typename T>
+    static const T& get(const std::map<Uuid, T>& all, const Uuid& id, std::string_view what) {
+        const auto found = all.find(id);
+        if (found == all.end()) throw Error(ErrorCode::not_found, "there is no {} {}", what, id.str());
+        return found->second;
+    }
+
+    template <typename T>
+    void put(std::map<Uuid, T>& all, ObjectKind kind, const T& record);
+    void apply(const PoolRecord& record) { put(pools_, ObjectKind::pool, record); }
+    void apply(const DiskRecord& record) { put(disks_, ObjectKind::disk, record); }
+    void apply(const VolumeRecord& record);
+    void apply(const VmRecord& record) { put(vms_, ObjectKind::vm, record); }
+    void apply(const SnapshotRecord& record) { put(snapshots_, ObjectKind::snapshot, record); }
+    void apply(const JobRecord& record) { put(jobs_, ObjectKind::job, record); }
+    void apply(const Frozen& frozen);
+    void apply(const ManifestStale& manifest);
+    void apply(const Removal& removal);
+    void forget_facts(const Uuid& volume);
+    void tell(ObjectKind kind, const Uuid& id, ChangeKind change) const;
+
+    Store store_;
+    Watcher watcher_;
+    std::map<Uuid, PoolRecord> pools_;
+    std::map<Uuid, DiskRecord> disks_;
+    std::map<Uuid, VolumeRecord> volumes_;
+    std::map<Uuid, VmRecord> vms_;
+    std::map<Uuid, SnapshotRecord> snapshots_;
+    std::map<Uuid, JobRecord> jobs_;
+    std::map<Uuid, Timestamp> frozen_;
+    std::set<Uuid> stale_manifests_;
+
+    std::unordered_map<Uuid, VolumeFacts> facts_;
+    std::unordered_map<std::string, std::set<Uuid>> children_by_backing_path_;  // as the facts say
+    std::unordered_map<std::string, Uuid> volume_by_path_;
+};
+
+}  // namespace volchain::storage

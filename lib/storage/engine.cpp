@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT
+#include "storage/engine.h"
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "storage/manifest.h"
+#include "storage/quiesce.h"
+#include "storage/recovery.h"
+
+namespace volchain::storage {
+namespace {
+
+/// How long a start waits for operations of an earlier life to be settled before it lets the daemon be used.
+constexpr auto recovery_limit = std::chrono::seconds(20);
+/// How long a stop waits for operations to end by themselves.
+constexpr auto stop_limit = std::chrono::seconds(30);
+
+}  // namespace
+
+Engine::Engine(async::Executor executor, Settings settings, const std::string& state_directory,
+               std::string runtime_directory)
+    : executor_(executor),
+      settings_(std::move(settings)),
+      runtime_directory_(std::move(runtime_directory)),
+      catalog_(state_directory + "/volchain.db"),
+      locks_(catalog_),
+      tasks_(executor),
+      jobs_(executor, catalog_, locks_, settings_.keep_finished_jobs) {
+    catalog_.watch([this](ObjectId object, ChangeKind change) { tell(object, change); });
+    locks_.watch([this](ObjectId object) { lock_changed(object); });
+    jobs_.watch([this](Uuid job) { tell({ObjectKind::job, job}, ChangeKind::changed); });
+}
+
+void Engine::tell(ObjectId object, ChangeKind change) {
+    if (observer_ != nullptr) observer_->object_changed(object, change);
+}
+
+// --- life
+// ------------------------------------------------------------------------------------------------------------
+
+async::Task<> Engine::start() {
+    // First of all, those who cannot wait.
+    for (const auto& [id, record] : catalog_.vms()) (void)attend(record);
+    for (const Uuid& vm : catalog_.frozen_vms()) spawn(thaw_until_answered(*this, vm), "thawing a guest");
+
+    co_await inspect_volumes(catalog_.ids(ObjectKind::volume));
+    for (const Uuid& pool : catalog_.ids(ObjectKind::pool)) co_await inspect_pool(pool, true);
+
+    // Recovery takes its locks before anybody else can; only then are the disks of running VMs held against
+    // records.
+    resume_unfinished_jobs(*this);
+    const auto limit = async::after(recovery_limit);
+    for (auto& [id, vm] : vms_) vm->start();
+    co_await wait_for_recovery(*this, limit);
+    tasks_.spawn(watch_pools(), "watching the pools");
+    tasks_.spawn(write_stale_manifests(), "writing manifests");
+    write_manifests();
+}
+
+async::Task<> Engine::stop() {
+    co_await async::ignore_cancellation();
+    co_await jobs_.stop(async::after(stop_limit));
+    co_await tasks_.stop();
+    for (auto& [id, vm] : vms_) co_await vm->stop();
+}
+
+void Engine::spawn(async::Task<> task, std::string what) noexcept {
+    try {
+        tasks_.spawn(std::move(task), what);
+    } catch (const std::exception& error) {
+        log().notice("{}", error.what());  // shutting down; what is left is on disk
+    }
+}
+
+// --- VMs
+// -------------------------------------------------------------------------------------------------------------
+
+Vm& Engine::vm(const Uuid& id) {
+    const auto found = vms_.find(id);
+    if (found == vms_.end()) throw Error(ErrorCode::not_found, "there is no VM {}", id.str());
+    return *found->second;
+}
+
+const Vm& Engine::vm(const Uuid& id) const {
+    const auto found = vms_.find(id);
+    if (found == vms_.end()) throw Error(ErrorCode::not_found, "there is no VM {}", id.str());
+    return *found->second;
+}
+
+Vm& Engine::attend(const VmRecord& record) {
+    auto& place = vms_[record.id];
+    place = std::make_unique<Vm>(executor_, record, settings_, static_cast<VmOwner&>(*this));
+    return *place;
+}
+
+async::Task<> Engine::neglect(Uuid id) {
+    const auto found = vms_.find(id);
+    if (found == vms_.end()) co_return;
+    const std::unique_ptr<Vm> vm = std::move(found->second);
+    vms_.erase(found);
+    adoption_waits_.erase(id);
+    co_await vm->stop();
+}
+
+void Engine::vm_changed(const Uuid& vm) {
+    tell({ObjectKind::vm, vm}, ChangeKind::changed);
+}
+
+async::Task<> Engine::vm_connected(Uuid id) {
+    if (!catalog_.has({ObjectKind::vm, id})) co_return;  // being registered: the registration looks itself
+    if (locks_.held({ObjectKind::vm, id})) {
+        adoption_waits_.insert(id);
+        co_return;
+    }
+    const auto held = locks_.take({{ObjectKind::vm, id}}, "looking at its disks", Uuid{});
+    co_await adopt_disks(id);
+}
+
+void Engine::lock_changed(const ObjectId& object) {
+    tell(object, ChangeKind::changed);
+    if (object.kind != ObjectKind::vm || locks_.held(object) || adoption_waits_.erase(object.id) == 0) return;
+    spawn(adopt_when_free(object.id), "looking at the disks of a VM");
+}
+
+async::Task<> Engine::adopt_when_free(Uuid id) {
+    if (!vms_.contains(id) || !vm(id).live()) co_return;
+    co_await vm_connected(id);
+}
+
+async::Task<> Engine::adopt_disks(Uuid id) {
+    const VmRecord record = catalog_.vm(id);
+    if (record.adopt) {
+        Adoption adoption = adopt(catalog_, record, vm(id).disks());
+        std::vector<Uuid> added;
+        for (const VolumeRecord& volume : adoption.volumes) added.push_back(volume.id);
+        if (!adoption.changes.empty()) {
+            adoption.changes.put(ManifestStale{id, true});
+            co_await catalog_.commit(std::move(adoption.changes), Durability::power);
+            co_await inspect_volumes(std::move(added));
+            write_manifests();
+        }
+    }
+    for (const auto& [device, why] : unmanaged(id))
+        log().with("VOLCHAIN_VM", id.str()).notice("device {} is not managed: {}", quote(device), why);
+    tell({ObjectKind::vm, id}, ChangeKind::changed);
+}
+
+std::vector<UnmanagedDevice> Engine::unmanaged(const Uuid& id) const {
+    return unmanaged_devices(catalog_, id, vm(id).disks());
+}
+
+std::optional<Engine::ThawTurn> Engine::begin_thaw(const Uuid& vm) {
+    if (!thawing_.insert(vm).second) return std::nullopt;
+    return ThawTurn(*this, vm);
+}
+
+// --- volumes and pools
+// -----------------------------------------------------------------------------------------------
+
+async::Task<> Engine::inspect_volume(Uuid id) {
+    if (!catalog_.has({ObjectKind::volume, id})) co_return;
+    const VolumeRecord& volume = catalog_.volume(id);
+    auto work = [pool = catalog_.pool(volume.pool).path, file = volume.file, format = volume.format] {
+        return inspect_image(pool, file, format);
+    };
+    auto again = work;
+    VolumeFacts facts = co_await files_.run(std::move(work));
+    // A running VM may just be changing its header; twice in a row would be a strange chance.
+    if (facts.state == VolumeState::corrupt) facts = co_await files_.run(std::move(again));
+    if (catalog_.has({ObjectKind::volume, id})) catalog_.set_facts(id, std::move(facts));
+}
+
+async::Task<> Engine::inspect_volumes(std::vector<Uuid> volumes) {
+    async::TaskGroup group(executor_);
+    for (const Uuid& volume : volumes) group.spawn(inspect_volume(volume), "reading the header of a volume");
+    co_await async::ignore_cancellation();
+    co_await group.join(async::no_deadline);
+}
+
+std::string Engine::broken(const Uuid& disk) const {
+    const DiskRecord& record = catalog_.disk(disk);
+    for (const Uuid& layer : catalog_.chain(record.active)) {
+        const VolumeFacts& facts = catalog_.facts(layer);
+        if (facts.state != VolumeState::ok)
+            return fmt::format("{} is {}: {}", catalog_.describe({ObjectKind::volume, layer}),
+                               word(facts.state), facts.problem);
+    }
+    const auto running = vms_.find(record.vm);
+    if (running == vms_.end()) return {};
+    for (const LiveDisk& live : running->second->disks()) {
+        const VolumeRecord* volume = catalog_.find_volume(live.active().path);
+        if (volume != nullptr && volume->disk == disk && volume->id != record.active)
+            return fmt::format("its VM runs on {}", catalog_.describe({ObjectKind::volume, volume->id}));
+    }
+    return {};
+}
+
+PoolStatus Engine::pool_status(const Uuid& pool) const {
+    const auto found = pool_status_.find(pool);
+    return found == pool_status_.end() ? PoolStatus{} : found->second;
+}
+
+async::Task<> Engine::inspect_pool(Uuid pool, bool probe_reflink) {
+    if (!catalog_.has({ObjectKind::pool, pool})) co_return;
+    auto work = [path = catalog_.pool(pool).path, probe_reflink] {
+        return storage::inspect_pool(path, probe_reflink);
+    };
+    PoolStatus status = co_await files_.run(std::move(work));
+    if (!catalog_.has({ObjectKind::pool, pool})) co_return;
+    PoolStatus& known = pool_status_[pool];
+    if (!probe_reflink) status.reflink = known.reflink;
+    const bool changed = known.state != status.state || known.filesystem != status.filesystem ||
+                         known.reflink != status.reflink || known.capacity != status.capacity;
+    known = status;
+    if (changed) tell({ObjectKind::pool, pool}, ChangeKind::changed);
+}
+
+async::Task<> Engine::watch_pools() {
+    while (true) {
+        co_await async::sleep_until(async::after(settings_.pool_check_interval));
+        for (const Uuid& pool : catalog_.ids(ObjectKind::pool)) {
+            const bool was_missing = pool_status(pool).state == PoolState::missing;
+            co_await inspect_pool(pool, was_missing);
+        }
+    }
+}
+
+// --- manifests
+// -------------------------------------------------------------------------------------------------------
+
+void Engine::write_manifests() {
+    manifests_wanted_ = true;
+    manifests_asked_.notify();
+}
+
+async::Task<> Engine::write_stale_manifests() {
+    while (true) {
+        while (!manifests_wanted_) co_await manifests_asked_.wait(async::no_deadline, "a manifest to write");
+        manifests_wanted_ = false;
+        for (const Uuid& vm : catalog_.stale_manifests()) co_await write_manifest_of(vm);
+    }
+}
+
+async::Task<> Engine::write_manifest_of(Uuid id) {
+    // Unmarked first: what changes meanwhile marks it again.
+    Changes changes;
+    changes.put(ManifestStale{id, false});
+    if (!catalog_.has({ObjectKind::vm, id})) {
+        co_await catalog_.commit(std::move(changes), Durability::process);
+        co_return;
+    }
+    const Json document = manifest(catalog_, id);
+    bool complete = true;
+    for (const std::string& pool : manifest_pools(catalog_, id)) {
+        auto work = [pool, id, document] { write_manifest(pool, id, document); };
+        std::exception_ptr failure;
+        co_await async::keep_failure(files_.run(std::move(work)), failure);
+        if (!failure) continue;
+        complete = false;
+        log()
+            .with("VOLCHAIN_VM", id.str())
+            .warning("cannot write its manifest into {}: {}", quote(pool), to_error(failure).what());
+    }
+    if (complete && manifest(catalog_, id) == document)
+        co_await catalog_.commit(std::move(changes), Durability::process);
+}
+
+}  // namespace volchain::storage

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+//
+// Engine: the parts of volchain, put together: records, locks, jobs, VMs, pools. The operations
+// (create_snapshot.h, import_disk.h, ...) are functions that work on it; the daemon calls them and shows what
+// the Engine tells its observer. It knows nothing of D-Bus.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "async/task_group.h"
+#include "async/workers.h"
+#include "storage/adoption.h"
+#include "storage/catalog.h"
+#include "storage/jobs.h"
+#include "storage/locks.h"
+#include "storage/pool.h"
+#include "storage/vm.h"
+
+namespace volchain::storage {
+
+/// Is told what changed, in the event loop; looks itself what it is now.
+class EngineObserver {
+  public:
+    virtual void object_changed(ObjectId object, ChangeKind change) = 0;
+
+  protected:
+    ~EngineObserver() = default;
+};
+
+class Engine final : private VmOwner {
+  public:
+    /// Opens the state. `runtime_directory` is for sockets that last as long as the daemon.
+    Engine(async::Executor executor, Settings settings, const std::string& state_directory,
+           std::string runtime_directory);
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    void observe(EngineObserver& observer) { observer_ = &observer; }
+
+    /// Looks at all images, connects to all VMs, thaws those that were left frozen, carries on or undoes the
+    /// operations that were left in the middle. What cannot be settled because a VM's QEMU does not answer
+    /// goes on in the background, with the VM locked; everything else is settled when this returns.
+    async::Task<> start();
+    /// Lets running operations come to their end for a while, thaws, closes all connections.
+    async::Task<> stop();
+
+    [[nodiscard]] const Settings& settings() const noexcept { return settings_; }
+    [[nodiscard]] const async::Executor& executor() const noexcept { return executor_; }
+    [[nodiscard]] const std::string& runtime_directory() const noexcept { return runtime_directory_; }
+    [[nodiscard]] Catalog& catalog() noexcept { return catalog_; }
+    [[nodiscard]] const Catalog& catalog() const noexcept { return catalog_; }
+    [[nodiscard]] Locks& locks() noexcept { return locks_; }
+    [[nodiscard]] const Locks& locks() const noexcept { return locks_; }
+    [[nodiscard]] Jobs& jobs() noexcept { return jobs_; }
+    [[nodiscard]] const Jobs& jobs() const noexcept { return jobs_; }
+    /// For blocking work on files.
+    [[nodiscard]] async::Workers& files() noexcept { return files_; }
+    /// Starts a task that belongs to no job (thawing). At shutdown it is not started any more.
+    void spawn(async::Task<> task, std::string what) noexcept;
+
+    // --- VMs ---
+    /// The VM as it is now. Throws NotFound. It is there as long as its record and its lock are.
+    [[nodiscard]] Vm& vm(const Uuid& id);
+    [[nodiscard]] const Vm& vm(const Uuid& id) const;
+    /// Begins, and ends, to look after a VM.
+    Vm& attend(const VmRecord& record);
+    async::Task<> neglect(Uuid vm);
+    /// Holds the records against the disks of the running VM; the VM's lock is held by the caller.
+    async::Task<> adopt_disks(Uuid vm);
+    [[nodiscard]] std::vector<UnmanagedDevice> unmanaged(const Uuid& vm) const;
+
+    /// The right to send thaws to a VM until one is answered; none where somebody has it.
+    class [[nodiscard]] ThawTurn {
+      public:
+        ThawTurn(Engine& engine, const Uuid& vm) : engine_(&engine), vm_(vm) {}
+        ThawTurn(ThawTurn&& other) noexcept
+            : engine_(std::exchange(other.engine_, nullptr)), vm_(other.vm_) {}
+        ThawTurn& operator=(ThawTurn&&) = delete;
+        ~ThawTurn() {
+            if (engine_ != nullptr) engine_->thawing_.erase(vm_);
+        }
+
+      private:
+        Engine* engine_;
+        Uuid vm_;
+    };
+    [[nodiscard]] std::optional<ThawTurn> begin_thaw(const Uuid& vm);
+
+    // --- volumes and pools ---
+    /// Reads the header of a volume again.
+    async::Task<> inspect_volume(Uuid volume);
+    async::Task<> inspect_volumes(std::vector<Uuid> volumes);
+    /// Why a disk cannot be relied on: a layer is missing or damaged, or its VM runs on another one than is recorded.
+    /// Empty where it can.
+    [[nodiscard]] std::string broken(const Uuid& disk) const;
+    [[nodiscard]] PoolStatus pool_status(const Uuid& pool) const;
+    async::Task<> inspect_pool(Uuid pool, bool probe_reflink);
+
+    /// Writes the manifests that are marked stale, soon.
+    void write_manifests();
+
+  private:
+    void vm_changed(const Uuid& vm) override;
+    async::Task<> vm_connected(Uuid vm) override;
+
+    void tell(ObjectId object, ChangeKind change);
+    void lock_changed(const ObjectId& object);
+    async::Task<> adopt_when_free(Uuid vm);
+    async::Task<> watch_pools();
+    async::Task<> write_stale_manifests();
+    async::Task<> write_manifest_of(Uuid vm);
+
+    async::Executor executor_;
+    Settings settings_;
+    std::string runtime_directory_;
+    EngineObserver* observer_ = nullptr;
+    Catalog catalog_;
+    Locks locks_;
+    async::Workers files_{4};
+    std::map<Uuid, std::unique_ptr<Vm>> vms_;
+    std::map<Uuid, PoolStatus> pool_status_;
+    std::set<Uuid> adoption_waits_;  ///< until the VM's lock is free
+    std::set<Uuid> thawing_;
+    bool manifests_wanted_ = false;
+    async::Condition manifests_asked_;
+    async::TaskGroup tasks_;
+    Jobs jobs_;
+};
+
+}  // namespace volchain::storage

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#include "storage/locks.h"
+
+#include "base/log.h"
+
+namespace volchain::storage {
+
+void Locks::Held::release() noexcept {
+    if (locks_ != nullptr) std::exchange(locks_, nullptr)->release(objects_);
+    objects_.clear();
+}
+
+Locks::Held Locks::take(std::vector<ObjectId> objects, std::string holder, const Uuid& job) {
+    for (const ObjectId& object : objects) {
+        const auto found = held_.find(key(object));
+        if (found == held_.end()) continue;
+        throw Error(ErrorCode::busy, "{} is busy: {}{}; wait for its end or cancel it",
+                    catalog_.describe(object), found->second.text,
+                    found->second.job ? ", job " + found->second.job.str() : "");
+    }
+    for (const ObjectId& object : objects) held_.emplace(key(object), Holder{holder, job});
+    Held held(*this, std::move(objects));
+    if (watcher_)
+        for (const ObjectId& object : held.objects_) watcher_(object);
+    return held;
+}
+
+void Locks::release(const std::vector<ObjectId>& objects) noexcept {
+    for (const ObjectId& object : objects) held_.erase(key(object));
+    if (!watcher_) return;
+    for (const ObjectId& object : objects) {
+        try {
+            watcher_(object);
+        } catch (const std::exception& error) {
+            log().error("after the release of a lock: {}", error.what());
+        }
+    }
+}
+
+Uuid Locks::job_holding(const ObjectId& object) const {
+    const auto found = held_.find(key(object));
+    return found == held_.end() ? Uuid{} : found->second.job;
+}
+
+bool Locks::held(const ObjectId& object) const {
+    return held_.contains(key(object));
+}
+
+}  // namespace volchain::storage

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+#include "storage/manifest.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/file.h"
+#include "base/text.h"
+
+namespace volchain::storage {
+namespace {
+
+constexpr int manifest_version = 1;
+constexpr const char* manifest_directory = ".volchain";
+
+Json reference(const Uuid& id) {
+    return id.nil() ? Json(nullptr) : Json(id.str());
+}
+
+Json volumes_of(const Catalog& catalog, const Uuid& disk) {
+    Json all = Json::array();
+    for (const Uuid& id : catalog.volumes_of_disk(disk)) {
+        const VolumeRecord& volume = catalog.volume(id);
+        all.push_back({{"id", id.str()},
+                       {"pool", catalog.pool(volume.pool).path},
+                       {"file", volume.file},
+                       {"format", word(volume.format)},
+                       {"created-usec", to_usec(volume.created)}});
+    }
+    return all;
+}
+
+Json disks_of(const Catalog& catalog, const Uuid& vm) {
+    Json all = Json::array();
+    for (const Uuid& id : catalog.disks_of_vm(vm)) {
+        const DiskRecord& disk = catalog.disk(id);
+        all.push_back({{"id", id.str()},
+                       {"name", disk.name},
+                       {"target", disk.target},
+                       {"active", disk.active.str()},
+                       {"shareable", disk.shareable},
+                       {"node-options", disk.node_options},
+                       {"volumes", volumes_of(catalog, id)}});
+    }
+    return all;
+}
+
+Json snapshots_of(const Catalog& catalog, const Uuid& vm) {
+    Json all = Json::array();
+    for (const Uuid& id : catalog.snapshots_of_vm(vm)) {
+        const SnapshotRecord& snapshot = catalog.snapshot(id);
+        Json disks = Json::array();
+        for (const SnapshotDisk& part : snapshot.disks)
+            disks.push_back({{"disk", part.disk.str()}, {"volume", part.volume.str()}});
+        Json excluded = Json::array();
+        for (const ExcludedDisk& part : snapshot.excluded)
+            excluded.push_back({{"disk", reference(part.disk)}, {"why", part.why}});
+        all.push_back({{"id", id.str()},
+                       {"name", snapshot.name},
+                       {"description", snapshot.description},
+                       {"parent", reference(snapshot.parent)},
+                       {"created-usec", to_usec(snapshot.created)},
+                       {"vm-state", word(snapshot.vm_state)},
+                       {"consistency", word(snapshot.consistency)},
+                       {"status", word(snapshot.status)},
+                       {"origin", snapshot.origin},
+                       {"disks", std::move(disks)},
+                       {"excluded", std::move(excluded)},
+                       {"config", snapshot.config},
+                       {"config-type", snapshot.config_type}});
+    }
+    return all;
+}
+
+}  // namespace
+
+Json manifest(const Catalog& catalog, const Uuid& vm) {
+    const VmRecord& record = catalog.vm(vm);
+    return {{"volchain-manifest", manifest_version},
+            {"vm",
+             {{"id", vm.str()},
+              {"name", record.name},
+              {"config", record.config},
+              {"config-type", record.config_type},
+              {"current-snapshot", reference(record.current_snapshot)}}},
+            {"disks", disks_of(catalog, vm)},
+            {"snapshots", snapshots_of(catalog, vm)}};
+}
+
+std::vector<std::string> manifest_pools(const Catalog& catalog, const Uuid& vm) {
+    std::vector<std::string> paths;
+    for (const Uuid& disk : catalog.disks_of_vm(vm))
+        for (const Uuid& volume : catalog.volumes_of_disk(disk))
+            paths.push_back(catalog.pool(catalog.volume(volume).pool).path);
+    std::sort(paths.begin(), paths.end());
+    paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
+    return paths;
+}
+
+void write_manifest(const std::string& pool, const Uuid& vm, const Json& document) {
+    const UniqueFd directory = open_directory(pool);
+    if (::mkdirat(directory.get(), manifest_directory, 0700) < 0 && errno != EEXIST)
+        throw system_error(errno, "cannot make " + quote(pool + "/" + manifest_directory));
+    const UniqueFd place = open_beneath(directory.get(), manifest_directory, O_RDONLY | O_DIRECTORY);
+    replace_file(place.get(), vm.str() + ".json", document.dump(1), 0600);
+}
+
+}  // namespace volchain::storage

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: MIT
+#include "storage/overlays.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "qmp/node.h"
+#include "storage/helper.h"
+
+namespace volchain::storage {
+namespace {
+
+Json transaction_action(std::string type, Json data) {
+    Json action;
+    action["type"] = std::move(type);
+    action["data"] = std::move(data);
+    return action;
+}
+
+Json bitmap_arguments(const std::string& node, const std::string& name, std::uint64_t granularity) {
+    Json data;
+    data["node"] = node;
+    data["name"] = name;
+    data["granularity"] = granularity;
+    data["persistent"] = true;
+    return data;
+}
+
+Uuid uuid_in(const JsonReader& plan, std::string_view member) {
+    const auto found = plan.find(member);
+    return found ? Uuid::parse(found->string()).value_or(Uuid{}) : Uuid{};
+}
+
+async::Task<qmp::ImageLock> lock_image(Engine& engine, Uuid volume, bool writer) {
+    const VolumeRecord& record = engine.catalog().volume(volume);
+    auto work = [writer, pool = engine.catalog().pool(record.pool).path, file = record.file] {
+        const UniqueFd directory = open_directory(pool);
+        UniqueFd image = open_beneath(directory.get(), file, O_RDONLY);
+        const std::string path = pool + "/" + file;
+        return writer ? qmp::ImageLock::take_writer(std::move(image), path)
+                      : qmp::ImageLock::take_reader(std::move(image), path);
+    };
+    co_return co_await engine.files().run(std::move(work));
+}
+
+}  // namespace
+
+std::string PlannedOverlay::compact() const {
+    std::string text = volume.str();
+    std::erase(text, '-');
+    return text;
+}
+
+std::vector<qmp::DirtyBitmap> carried_bitmaps(const std::vector<qmp::DirtyBitmap>& bitmaps) {
+    std::vector<qmp::DirtyBitmap> carried;
+    for (const qmp::DirtyBitmap& bitmap : bitmaps)
+        if (bitmap.persistent && bitmap.recording && !bitmap.inconsistent) carried.push_back(bitmap);
+    return carried;
+}
+
+// --- the plan
+// --------------------------------------------------------------------------------------------------------
+
+void Overlays::add(const Uuid& disk) {
+    plan_overlay(disk, engine_.catalog().disk(disk).active, true);
+}
+
+void Overlays::add_branch(const Uuid& disk, const Uuid& parent, bool activate) {
+    plan_overlay(disk, parent, activate);
+}
+
+void Overlays::plan_overlay(const Uuid& disk, const Uuid& parent, bool activate) {
+    const VolumeRecord& below = engine_.catalog().volume(parent);
+    PlannedOverlay overlay;
+    overlay.disk = disk;
+    overlay.parent = parent;
+    overlay.volume = Uuid::make();
+    overlay.pool = below.pool;
+    overlay.file = overlay_file_name(below.file, engine_.catalog().disk(disk).name, overlay.volume);
+    overlay.activate = activate;
+    all_.push_back(std::move(overlay));
+}
+
+void Overlays::drop(const Uuid& disk, const Error& reason) {
+    const auto found =
+        std::find_if(all_.begin(), all_.end(), [&](const auto& overlay) { return overlay.disk == disk; });
+    fail(*found, reason);
+}
+
+Json Overlays::plan() const {
+    Json overlays = Json::array();
+    for (const PlannedOverlay& overlay : all_) {
+        Json entry;
+        entry["disk"] = overlay.disk.str();
+        entry["parent"] = overlay.parent.str();
+        entry["volume"] = overlay.volume.str();
+        entry["pool"] = overlay.pool.str();
+        entry["file"] = overlay.file;
+        entry["activate"] = overlay.activate;
+        if (overlay.dropped) entry["dropped"] = overlay.why_dropped;
+        overlays.push_back(std::move(entry));
+    }
+    Json plan;
+    plan["overlays"] = std::move(overlays);
+    plan["vm"] = vm_.nil() ? "" : vm_.str();
+    plan["on-disk-failure"] = word(on_failure_);
+    return plan;
+}
+
+Overlays Overlays::from_plan(Engine& engine, const JsonReader& plan) {
+    const auto on_failure = from_word<OnDiskFailure>(plan.at("on-disk-failure").string());
+    Overlays overlays(engine, uuid_in(plan, "vm"), on_failure.value_or(OnDiskFailure::abort));
+    for (const JsonReader& entry : plan.at("overlays").elements()) {
+        PlannedOverlay overlay;
+        overlay.disk = uuid_in(entry, "disk");
+        overlay.parent = uuid_in(entry, "parent");
+        overlay.volume = uuid_in(entry, "volume");
+        overlay.pool = uuid_in(entry, "pool");
+        overlay.file = entry.at("file").string();
+        overlay.activate = entry.at("activate").boolean();
+        overlay.dropped = entry.find("dropped").has_value();
+        overlay.why_dropped = entry.string_or("dropped", "");
+        overlays.all_.push_back(std::move(overlay));
+    }
+    return overlays;
+}
+
+std::vector<PlannedOverlay> Overlays::kept() const {
+    std::vector<PlannedOverlay> kept;
+    std::copy_if(all_.begin(), all_.end(), std::back_inserter(kept),
+                 [](const auto& overlay) { return !overlay.dropped; });
+    return kept;
+}
+
+OverlayFile Overlays::file_of(const PlannedOverlay& overlay) const {
+    const VolumeRecord& parent = engine_.catalog().volume(overlay.parent);
+    return {engine_.catalog().pool(overlay.pool).path, parent.file, parent.format, overlay.file};
+}
+
+std::string Overlays::path_of(const PlannedOverlay& overlay) const {
+    return (std::filesystem::path(engine_.catalog().pool(overlay.pool).path) / overlay.file).string();
+}
+
+std::string Overlays::parent_path(const PlannedOverlay& overlay) const {
+    return engine_.catalog().path(engine_.catalog().volume(overlay.parent));
+}
+
+void Overlays::fail(PlannedOverlay& overlay, const Error& error) {
+    const Error named = error.during(engine_.catalog().describe({ObjectKind::disk, overlay.disk}));
+    if (on_failure_ == OnDiskFailure::abort || error.code() == ErrorCode::cancelled) throw named;
+    overlay.dropped = true;
+    overlay.why_dropped = error.what();
+    log().notice("left out: {}", named.what());
+}
+
+void Overlays::throw_if_none_left() const {
+    if (!kept().empty()) return;
+    throw Error(ErrorCode::unsupported, "no disk is left: {}",
+                all_.empty() ? "none was chosen" : all_.front().why_dropped);
+}
+
+// --- before the switch
+// -----------------------------------------------------------------------------------------------
+
+async::Task<> Overlays::lock_images() {
+    for (PlannedOverlay& overlay : all_) {
+        if (overlay.dropped) continue;
+        std::exception_ptr failure;
+        co_await async::keep_failure(lock_images_of(overlay), failure);
+        if (failure) fail(overlay, to_error(failure));
+    }
+    throw_if_none_left();
+}
+
+async::Task<> Overlays::lock_images_of(PlannedOverlay overlay) {
+    const Uuid active = engine_.catalog().disk(overlay.disk).active;
+    if (overlay.parent != active) locks_.push_back(co_await lock_image(engine_, overlay.parent, false));
+    if (overlay.activate) locks_.push_back(co_await lock_image(engine_, active, true));
+}
+
+async::Task<> Overlays::create_files() {
+    // All at once: most of the time goes into flushing, and the flushes of several files cost hardly more
+    // than one.
+    async::TaskGroup creators(engine_.executor());
+    std::vector<std::exception_ptr> failures(all_.size());
+    for (std::size_t index = 0; index < all_.size(); ++index)
+        if (!all_[index].dropped)
+            creators.spawn(async::keep_failure(create_file(index), failures[index]), "creating an overlay");
+    co_await creators.join(async::no_deadline);
+    for (std::size_t index = 0; index < all_.size(); ++index)
+        if (failures[index]) fail(all_[index], to_error(failures[index]));
+    throw_if_none_left();
+}
+
+async::Task<> Overlays::create_file(std::size_t index) {
+    const OverlayFile names = file_of(all_[index]);
+    auto work = [names] {
+        create_overlay_file(names);
+        return inspect_image(names.pool, names.file, VolumeFormat::qcow2);
+    };
+    VolumeFacts facts = co_await engine_.files().run(std::move(work));
+    facts_[all_[index].volume] = std::move(facts);
+}
+
+async::Task<> Overlays::add_nodes() {
+    for (std::size_t index = 0; index < all_.size(); ++index) {
+        if (all_[index].dropped) continue;
+        std::exception_ptr failure;
+        co_await async::keep_failure(add_node(index), failure);
+        if (!failure) continue;
+        const Error error = to_error(failure);
+        // A QEMU that is gone is no matter of one disk.
+        if (error.code() == ErrorCode::unreachable || error.code() == ErrorCode::timeout) throw error;
+        co_await undo_one(all_[index], true);
+        fail(all_[index], error);
+    }
+    throw_if_none_left();
+}
+
+async::Task<> Overlays::add_node(std::size_t index) {
+    const PlannedOverlay overlay = all_[index];
+    Vm& vm = engine_.vm(vm_);
+    const LiveDisk* const disk = vm.find_disk(parent_path(overlay));
+    if (disk == nullptr) throw Error(ErrorCode::not_running, "the running VM does not have it");
+    const std::string path = path_of(overlay);
+    Json file = qmp::file_node(overlay.file_node(), path, qmp::Access::read_write, disk->options);
+    Json node = qmp::without_backing(
+        qmp::format_node(overlay.node(), "qcow2", std::move(file), qmp::Access::read_write, disk->options));
+    (void)co_await vm.session()->execute("blockdev-add", std::move(node),
+                                         async::after(engine_.settings().command_timeout));
+}
+
+async::Task<> Overlays::carry_bitmaps() {
+    for (PlannedOverlay& overlay : all_) {
+        if (overlay.dropped) continue;
+        std::exception_ptr failure;
+        co_await async::keep_failure(carry_bitmaps_of(overlay), failure);
+        if (failure) {
+            co_await undo_one(overlay, true);
+            fail(overlay, to_error(failure));
+        }
+    }
+    throw_if_none_left();
+}
+
+async::Task<> Overlays::carry_bitmaps_of(const PlannedOverlay& overlay) {
+    std::vector<qcow2::Bitmap> bitmaps = engine_.catalog().facts(overlay.parent).bitmaps;
+    std::erase_if(bitmaps, [](const qcow2::Bitmap& bitmap) { return bitmap.in_use || !bitmap.recording; });
+    if (bitmaps.empty()) co_return;
+    const async::Deadline deadline = async::after(engine_.settings().command_timeout);
+    const auto helper = co_await start_storage_daemon(engine_, path_of(overlay));
+    const qmp::NodeOptions options;
+    Json file = qmp::file_node(overlay.file_node(), path_of(overlay), qmp::Access::read_write, options);
+    Json node = qmp::without_backing(
+        qmp::format_node(overlay.node(), "qcow2", std::move(file), qmp::Access::read_write, options));
+    (void)co_await helper->session()->execute("blockdev-add", std::move(node), deadline);
+    for (const qcow2::Bitmap& bitmap : bitmaps) {
+        Json arguments = bitmap_arguments(overlay.node(), bitmap.name, bitmap.granularity);
+        (void)co_await helper->session()->execute("block-dirty-bitmap-add", std::move(arguments), deadline);
+    }
+    // They are written to the image when the storage daemon closes it.
+    const bool clean = co_await helper->stop(deadline);
+    if (!clean) throw Error(ErrorCode::qemu_failed, "the storage daemon did not end in order");
+}
+
+// --- the switch
+// ------------------------------------------------------------------------------------------------------
+
+Json Overlays::transaction() const {
+    Json actions = Json::array();
+    for (const PlannedOverlay& overlay : kept()) {
+        const LiveDisk* const disk = engine_.vm(vm_).find_disk(parent_path(overlay));
+        if (disk == nullptr)
+            throw Error(ErrorCode::not_running, "the running VM does not have {} any more",
+                        engine_.catalog().describe({ObjectKind::disk, overlay.disk}));
+        // Each bitmap before the snapshot of its disk: no write of the guest goes unrecorded.
+        for (const qmp::DirtyBitmap& bitmap : carried_bitmaps(disk->bitmaps))
+            actions.push_back(transaction_action(
+                "block-dirty-bitmap-add", bitmap_arguments(overlay.node(), bitmap.name, bitmap.granularity)));
+        Json snapshot;
+        snapshot["node"] = disk->active().node;
+        snapshot["overlay"] = overlay.node();
+        actions.push_back(transaction_action("blockdev-snapshot", std::move(snapshot)));
+    }
+    Json arguments;
+    arguments["actions"] = std::move(actions);
+    return arguments;
+}
+
+async::Task<qmp::CallTimes> Overlays::switch_over() {
+    Json arguments = transaction();
+    const auto answer = co_await engine_.vm(vm_).session()->ask(
+        "transaction", std::move(arguments), async::after(engine_.settings().switch_timeout));
+    co_return answer.times;
+}
+
+Changes Overlays::changes() const {
+    Changes changes;
+    for (const PlannedOverlay& overlay : kept()) {
+        changes.put(VolumeRecord{overlay.volume, overlay.disk, overlay.pool, overlay.file,
+                                 VolumeFormat::qcow2, now()});
+        if (!overlay.activate) continue;
+        DiskRecord disk = engine_.catalog().disk(overlay.disk);
+        disk.active = overlay.volume;
+        changes.put(std::move(disk));
+    }
+    return changes;
+}
+
+void Overlays::make_known() {
+    for (const PlannedOverlay& overlay : kept()) {
+        if (const auto found = facts_.find(overlay.volume); found != facts_.end())
+            engine_.catalog().set_facts(overlay.volume, found->second);
+        LiveDisk* const disk = live() ? engine_.vm(vm_).find_disk(parent_path(overlay)) : nullptr;
+        if (disk == nullptr) continue;
+        disk->layers.insert(disk->layers.begin(), LiveLayer{overlay.node(), "qcow2", path_of(overlay)});
+        disk->bitmaps = carried_bitmaps(disk->bitmaps);
+    }
+}
+
+// --- undoing, settling
+// -----------------------------------------------------------------------------------------------
+
+async::Task<> Overlays::remove_node(const PlannedOverlay& overlay) {
+    if (!live() || !engine_.vm(vm_).live()) co_return;
+    Json arguments;
+    arguments["node-name"] = overlay.node();
+    try {
+        (void)co_await engine_.vm(vm_).session()->execute("blockdev-del", std::move(arguments),
+                                                          async::after(engine_.settings().command_timeout));
+    } catch (const qmp::CommandError& error) {
+        // QEMU has no class of its own for a node that is not there.
+        const bool absent = error.description().find("Failed to find node") != std::string::npos;
+        if (!absent) throw;
+    }
+}
+
+async::Task<> Overlays::undo_one(const PlannedOverlay& overlay, bool opened) {
+    co_await remove_node(overlay);
+    const OverlayFile names = file_of(overlay);
+    auto work = [names, opened] { remove_new_overlay(names, opened); };
+    co_await engine_.files().run(std::move(work));
+}
+
+async::Task<> Overlays::undo(bool opened) {
+    std::exception_ptr first;
+    for (const PlannedOverlay& overlay : all_) {
+        std::exception_ptr failure;
+        co_await async::keep_failure(undo_one(overlay, opened), failure);
+        if (!first) first = failure;
+    }
+    locks_.clear();
+    if (first) std::rethrow_exception(first);
+}
+
+async::Task<Overlays::Side> Overlays::settle() {
+    if (!live()) co_return Side::before_switch;  // offline the switch is the commit of the records
+    constexpr auto look_again = std::chrono::seconds(30);
+    while (true) {
+        Vm& vm = engine_.vm(vm_);
+        co_await vm.look_now(async::after(engine_.settings().greeting_timeout * 2));
+        if (vm.live()) {
+            std::exception_ptr failure;
+            Side side{};
+            co_await async::keep_result(settle_live(), side, failure);
+            if (!failure) co_return side;
+            log().warning("cannot find out yet how far an operation got: {}", to_error(failure).what());
+        } else if (vm.down()) {
+            co_return co_await settle_down();
+        }
+        // Neither reachable nor gone: a QEMU that hangs, or whose monitor somebody else has.
+        std::exception_ptr ignored;
+        co_await async::keep_failure(vm.wait_changed(async::after(look_again)), ignored);
+    }
+}
+
+async::Task<Overlays::Side> Overlays::settle_live() {
+    co_await engine_.vm(vm_).read_disks();
+    for (const PlannedOverlay& overlay : kept()) {
+        const bool active = engine_.vm(vm_).find_disk(path_of(overlay)) != nullptr;
+        // One transaction: if one disk is on its overlay, all are.
+        if (active) co_return Side::after_switch;
+    }
+    co_return Side::before_switch;
+}
+
+/// The QEMU is gone. An overlay with data in it was switched to; overlays that are all empty make no
+/// difference, so the snapshot that nobody was told of is undone.
+async::Task<Overlays::Side> Overlays::settle_down() {
+    for (const PlannedOverlay& overlay : kept()) {
+        const OverlayFile names = file_of(overlay);
+        auto work = [names] { return overlay_is_pristine(names); };
+        const bool pristine = co_await engine_.files().run(std::move(work));
+        if (!pristine) co_return Side::after_switch;
+    }
+    co_return Side::before_switch;
+}
+
+}  // namespace volchain::storage

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT
+//
+// The records: what volchain remembers of each object, as plain values. They hold names, intentions and
+// history. What a chain looks like (which file is whose backing file, sizes, bitmaps) is not remembered: it
+// is read from the image headers and from QEMU (see VolumeFacts in catalog.h).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/enum_names.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/timestamp.h"
+#include "base/uuid.h"
+
+namespace volchain::storage {
+
+enum class ObjectKind { pool, disk, volume, vm, snapshot, job };
+constexpr auto enum_names(ObjectKind) {
+    return std::to_array<EnumName<ObjectKind>>({{ObjectKind::pool, "pool"},
+                                                {ObjectKind::disk, "disk"},
+                                                {ObjectKind::volume, "volume"},
+                                                {ObjectKind::vm, "vm"},
+                                                {ObjectKind::snapshot, "snapshot"},
+                                                {ObjectKind::job, "job"}});
+}
+
+struct ObjectId {
+    ObjectKind kind{};
+    Uuid id;
+    friend bool operator==(const ObjectId&, const ObjectId&) = default;
+};
+
+/// How an object stands in a job's result.
+[[nodiscard]] inline Json object_json(const ObjectId& object) {
+    return Json{{"kind", word(object.kind)}, {"id", object.id.str()}};
+}
+
+/// A directory in which volumes live.
+struct PoolRecord {
+    Uuid id;
+    std::string name;
+    std::string path;  ///< absolute, without symbolic links
+};
+
+/// One logical disk: a tree of volumes and its active leaf.
+struct DiskRecord {
+    Uuid id;
+    std::string name;
+    Uuid vm;             ///< nil: floating
+    std::string target;  ///< the guest device: serial or qdev id
+    Uuid active;         ///< the volume that the guest writes to, or would
+    bool shareable = false;
+    /// qmp::NodeOptions (cache, aio, discard, detect-zeroes) that its layers are opened with; an object.
+    Json node_options = Json::object();
+};
+
+enum class VolumeFormat { qcow2, raw };
+constexpr auto enum_names(VolumeFormat) {
+    return std::to_array<EnumName<VolumeFormat>>(
+        {{VolumeFormat::qcow2, "qcow2"}, {VolumeFormat::raw, "raw"}});
+}
+
+/// One image file.
+struct VolumeRecord {
+    Uuid id;
+    Uuid disk;
+    Uuid pool;
+    std::string file;  ///< path relative to the pool
+    VolumeFormat format{};
+    Timestamp created;
+};
+
+struct VmRecord {
+    Uuid id;
+    std::string name;
+    std::string qmp_socket;        ///< empty: volchain cannot talk to it and takes it for shut off
+    std::string agent_socket;      ///< empty: no guest agent
+    std::string config;            ///< opaque document of its manager (OVF, libvirt XML, ...)
+    std::string config_type;       ///< its MIME type
+    Uuid current_snapshot;         ///< whose child the next snapshot will be
+    bool adopt = true;             ///< disks found in its block graph become records
+    bool foreign_manager = false;  ///< registered although another manager (libvirt) runs it
+};
+
+enum class VmState { running, paused, shutoff, crashed, unreachable };
+constexpr auto enum_names(VmState) {
+    return std::to_array<EnumName<VmState>>({{VmState::running, "running"},
+                                             {VmState::paused, "paused"},
+                                             {VmState::shutoff, "shutoff"},
+                                             {VmState::crashed, "crashed"},
+                                             {VmState::unreachable, "unreachable"}});
+}
+
+/// What a snapshot's content is worth, best first.
+enum class Consistency {
+    application,  ///< frozen, and the agent had the applications flush (Windows VSS)
+    filesystem,   ///< file systems frozen: clean, nothing to replay
+    crash,        ///< as after a power cut
+    offline,      ///< the VM was down
+};
+constexpr auto enum_names(Consistency) {
+    return std::to_array<EnumName<Consistency>>({{Consistency::application, "application"},
+                                                 {Consistency::filesystem, "filesystem"},
+                                                 {Consistency::crash, "crash"},
+                                                 {Consistency::offline, "offline"}});
+}
+
+enum class SnapshotStatus { creating, ok, partial };
+constexpr auto enum_names(SnapshotStatus) {
+    return std::to_array<EnumName<SnapshotStatus>>({{SnapshotStatus::creating, "creating"},
+                                                    {SnapshotStatus::ok, "ok"},
+                                                    {SnapshotStatus::partial, "partial"}});
+}
+
+struct SnapshotDisk {
+    Uuid disk;
+    Uuid volume;  ///< its content is the snapshot's; immutable while the snapshot exists
+    friend bool operator==(const SnapshotDisk&, const SnapshotDisk&) = default;
+};
+
+struct ExcludedDisk {
+    Uuid disk;
+    std::string why;
+    friend bool operator==(const ExcludedDisk&, const ExcludedDisk&) = default;
+};
+
+struct SnapshotRecord {
+    Uuid id;
+    Uuid vm;
+    std::string name;
+    std::string description;
+    Uuid parent;
+    Timestamp created;
+    VmState vm_state{};
+    Consistency consistency{};
+    SnapshotStatus status{};
+    std::string origin = "user";
+    std::vector<SnapshotDisk> disks;
+    std::vector<ExcludedDisk> excluded;
+    std::string config;  ///< the VM's at that time
+    std::string config_type;
+};
+
+enum class JobState { queued, running, paused, cancelling, succeeded, failed, cancelled };
+constexpr auto enum_names(JobState) {
+    return std::to_array<EnumName<JobState>>({{JobState::queued, "queued"},
+                                              {JobState::running, "running"},
+                                              {JobState::paused, "paused"},
+                                              {JobState::cancelling, "cancelling"},
+                                              {JobState::succeeded, "succeeded"},
+                                              {JobState::failed, "failed"},
+                                              {JobState::cancelled, "cancelled"}});
+}
+[[nodiscard]] constexpr bool finished(JobState state) {
+    return state == JobState::succeeded || state == JobState::failed || state == JobState::cancelled;
+}
+
+struct JobRecord {
+    Uuid id;
+    std::string kind;  ///< "create-snapshot", ...
+    ObjectId subject;
+    JobState state{};
+    std::string step;
+    Timestamp started;
+    Timestamp finished;  ///< the epoch: not yet
+    std::uint32_t owner_uid = 0;
+    std::uint64_t done_bytes = 0;  ///< on disk only when the job has ended
+    std::uint64_t total_bytes = 0;
+    std::optional<Error> error;
+    /// Result by name: {"snapshot": {"kind": "snapshot", "id": "..."}} for objects, numbers and strings as
+    /// they are.
+    Json result = Json::object();
+    /// What recovery needs to carry the operation on or undo it; belongs to the operation.
+    Json plan = Json::object();
+};
+
+}  // namespace volchain::storage

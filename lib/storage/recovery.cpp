@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+#include "storage/recovery.h"
+
+#include "storage/create_disk.h"
+#include "storage/create_overlay.h"
+#include "storage/create_snapshot.h"
+
+namespace volchain::storage {
+namespace {
+
+struct Recovery {
+    std::string_view kind;
+    std::vector<ObjectId> (*locks)(const JobRecord&);
+    async::Task<> (*run)(Engine&, JobPtr);
+};
+
+constexpr std::array recoveries{
+    Recovery{"create-snapshot", locks_of_create_snapshot, recover_create_snapshot},
+    Recovery{"create-overlay", locks_of_create_overlay, recover_create_overlay},
+    Recovery{"create-disk", locks_of_create_disk, recover_create_disk},
+};
+
+/// For operations that change nothing before their last commit: there is nothing to undo.
+async::Task<> note_interrupted(Engine&, JobPtr job) {
+    co_await job->fail(Changes{},
+                       Error(ErrorCode::interrupted, "the daemon ended in the middle; nothing was changed"));
+}
+
+std::vector<ObjectId> nothing(const JobRecord&) {
+    return {};
+}
+
+const Recovery& recovery_of(const std::string& kind) {
+    static constexpr Recovery harmless{"", nothing, note_interrupted};
+    for (const Recovery& recovery : recoveries)
+        if (recovery.kind == kind) return recovery;
+    return harmless;
+}
+
+}  // namespace
+
+void resume_unfinished_jobs(Engine& engine) {
+    for (const Uuid& id : engine.jobs().unfinished()) {
+        const JobRecord& record = engine.catalog().job(id);
+        const Recovery& recovery = recovery_of(record.kind);
+        log()
+            .with("VOLCHAIN_JOB", id.str())
+            .notice("{} was left at step {}; recovering", record.kind, record.step);
+        Operation operation = [&engine, run = recovery.run](JobPtr job) {
+            return run(engine, std::move(job));
+        };
+        engine.jobs().resume(id, recovery.locks(record), std::move(operation));
+    }
+}
+
+async::Task<> wait_for_recovery(Engine& engine, async::Deadline deadline) {
+    std::exception_ptr timeout;
+    for (const Uuid& id : engine.jobs().unfinished()) {
+        const JobPtr job = engine.jobs().find(id);
+        if (job) co_await async::keep_failure(job->wait(deadline), timeout);
+    }
+    if (timeout)
+        log().warning("some operations could not be settled yet: a QEMU does not answer; they go on");
+}
+
+}  // namespace volchain::storage

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#include "storage/schema.h"
+
+#include <array>
+
+#include "base/error.h"
+
+namespace volchain::storage {
+namespace {
+
+// UUIDs are text, times microseconds since the epoch, nil UUIDs NULL. A migration is never changed once
+// released; a new one is appended.
+constexpr std::array migrations{
+    R"sql(
+CREATE TABLE pool (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    path TEXT NOT NULL UNIQUE
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE vm (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    qmp_socket TEXT NOT NULL,
+    agent_socket TEXT NOT NULL,
+    config TEXT NOT NULL,
+    config_type TEXT NOT NULL,
+    current_snapshot TEXT REFERENCES snapshot (id) DEFERRABLE INITIALLY DEFERRED,
+    adopt INTEGER NOT NULL,
+    foreign_manager INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE disk (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    vm TEXT REFERENCES vm (id) DEFERRABLE INITIALLY DEFERRED,
+    target TEXT NOT NULL,
+    active TEXT NOT NULL REFERENCES volume (id) DEFERRABLE INITIALLY DEFERRED,
+    shareable INTEGER NOT NULL,
+    node_options TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE volume (
+    id TEXT PRIMARY KEY,
+    disk TEXT NOT NULL REFERENCES disk (id) DEFERRABLE INITIALLY DEFERRED,
+    pool TEXT NOT NULL REFERENCES pool (id) DEFERRABLE INITIALLY DEFERRED,
+    file TEXT NOT NULL,
+    format TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    UNIQUE (pool, file)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE snapshot (
+    id TEXT PRIMARY KEY,
+    vm TEXT NOT NULL REFERENCES vm (id) DEFERRABLE INITIALLY DEFERRED,
+    name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    parent TEXT REFERENCES snapshot (id) DEFERRABLE INITIALLY DEFERRED,
+    created INTEGER NOT NULL,
+    vm_state TEXT NOT NULL,
+    consistency TEXT NOT NULL,
+    status TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    config TEXT NOT NULL,
+    config_type TEXT NOT NULL,
+    UNIQUE (vm, name)
+) STRICT, WITHOUT ROWID;
+
+-- A disk or volume may be gone while a snapshot still names it: no foreign keys there.
+CREATE TABLE snapshot_disk (
+    snapshot TEXT NOT NULL REFERENCES snapshot (id) ON DELETE CASCADE,
+    disk TEXT NOT NULL,
+    volume TEXT NOT NULL,
+    PRIMARY KEY (snapshot, disk)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE snapshot_excluded (
+    snapshot TEXT NOT NULL REFERENCES snapshot (id) ON DELETE CASCADE,
+    disk TEXT NOT NULL,
+    why TEXT NOT NULL,
+    PRIMARY KEY (snapshot, disk)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE job (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    subject_kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    state TEXT NOT NULL,
+    step TEXT NOT NULL,
+    started INTEGER NOT NULL,
+    finished INTEGER NOT NULL,
+    owner_uid INTEGER NOT NULL,
+    done_bytes INTEGER NOT NULL,
+    total_bytes INTEGER NOT NULL,
+    error_name TEXT,
+    error_message TEXT,
+    result TEXT NOT NULL,
+    plan TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Not REFERENCES vm: the mark must be written whatever else is true.
+CREATE TABLE frozen (vm TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE stale_manifest (vm TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+)sql",
+};
+
+}  // namespace
+
+void migrate(Database& database) {
+    auto query = database.prepare("PRAGMA user_version");
+    const std::int64_t found = query.row() ? query.number(0) : 0;
+    constexpr auto wanted = static_cast<std::int64_t>(migrations.size());
+    if (found > wanted)
+        throw Error(ErrorCode::unsupported,
+                    "the state database has schema {}, this volchain knows up to {}: start the version that "
+                    "wrote it, or "
+                    "a newer one",
+                    found, wanted);
+    query.run();
+    for (std::int64_t done = found; done < wanted; ++done) {
+        database.execute("BEGIN IMMEDIATE");
+        database.execute(migrations.at(static_cast<std::size_t>(done)));
+        database.execute(fmt::format("PRAGMA user_version={}", done + 1));
+        database.execute("COMMIT");
+    }
+}
+
+}  // namespace volchain::storage

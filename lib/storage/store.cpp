@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MIT
+#include "storage/store.h"
+
+#include "storage/schema.h"
+
+namespace volchain::storage {
+namespace {
+
+// --- values and columns
+// ----------------------------------------------------------------------------------------------
+
+std::int64_t column(Timestamp time) {
+    return static_cast<std::int64_t>(to_usec(time));
+}
+
+Statement& bind(Statement& statement, const Uuid& id) {
+    return statement.bind(id.str());
+}
+Statement& bind_optional(Statement& statement, const Uuid& id) {
+    return id.nil() ? statement.bind_null() : statement.bind(id.str());
+}
+
+[[noreturn]] void damaged(std::string_view what, const std::string& value) {
+    throw Error(ErrorCode::internal, "state database: '{}' is not a {}", value, what);
+}
+
+Uuid uuid_at(const Statement& row, int index) {
+    if (row.null(index)) return {};
+    const std::string text = row.text(index);
+    const auto id = Uuid::parse(text);
+    if (!id) damaged("UUID", text);
+    return *id;
+}
+
+template <typename E>
+E word_at(const Statement& row, int index, std::string_view what) {
+    const std::string text = row.text(index);
+    const auto value = from_word<E>(text);
+    if (!value) damaged(what, text);
+    return *value;
+}
+
+Timestamp time_at(const Statement& row, int index) {
+    return from_usec(static_cast<std::uint64_t>(row.number(index)));
+}
+
+Json json_at(const Statement& row, int index) {
+    return parse_json(row.text(index), "state database", ErrorCode::internal);
+}
+
+// --- writing
+// ---------------------------------------------------------------------------------------------------------
+
+void write(Database& database, const PoolRecord& pool) {
+    auto statement = database.prepare(
+        "INSERT INTO pool VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name=excluded.name, "
+        "path=excluded.path");
+    bind(statement, pool.id).bind(pool.name).bind(pool.path).run();
+}
+
+void write(Database& database, const DiskRecord& disk) {
+    auto statement = database.prepare(
+        "INSERT INTO disk VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET name=excluded.name, "
+        "vm=excluded.vm, target=excluded.target, active=excluded.active, shareable=excluded.shareable, "
+        "node_options=excluded.node_options");
+    bind(statement, disk.id).bind(disk.name);
+    bind_optional(statement, disk.vm).bind(disk.target);
+    bind(statement, disk.active).bind(disk.shareable ? 1 : 0).bind(disk.node_options.dump()).run();
+}
+
+void write(Database& database, const VolumeRecord& volume) {
+    auto statement = database.prepare(
+        "INSERT INTO volume VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET disk=excluded.disk, "
+        "pool=excluded.pool, file=excluded.file, format=excluded.format, created=excluded.created");
+    bind(statement, volume.id);
+    bind(statement, volume.disk);
+    bind(statement, volume.pool)
+        .bind(volume.file)
+        .bind(word(volume.format))
+        .bind(column(volume.created))
+        .run();
+}
+
+void write(Database& database, const VmRecord& vm) {
+    auto statement = database.prepare(
+        "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "name=excluded.name, "
+        "qmp_socket=excluded.qmp_socket, agent_socket=excluded.agent_socket, config=excluded.config, "
+        "config_type=excluded.config_type, current_snapshot=excluded.current_snapshot, adopt=excluded.adopt, "
+        "foreign_manager=excluded.foreign_manager");
+    bind(statement, vm.id)
+        .bind(vm.name)
+        .bind(vm.qmp_socket)
+        .bind(vm.agent_socket)
+        .bind(vm.config)
+        .bind(vm.config_type);
+    bind_optional(statement, vm.current_snapshot)
+        .bind(vm.adopt ? 1 : 0)
+        .bind(vm.foreign_manager ? 1 : 0)
+        .run();
+}
+
+void write_parts(Database& database, const SnapshotRecord& snapshot) {
+    for (const char* table : {"snapshot_disk", "snapshot_excluded"}) {
+        auto remove = database.prepare(fmt::format("DELETE FROM {} WHERE snapshot=?", table));
+        bind(remove, snapshot.id).run();
+    }
+    for (const SnapshotDisk& part : snapshot.disks) {
+        auto statement = database.prepare("INSERT INTO snapshot_disk VALUES (?, ?, ?)");
+        bind(bind(bind(statement, snapshot.id), part.disk), part.volume).run();
+    }
+    for (const ExcludedDisk& part : snapshot.excluded) {
+        auto statement = database.prepare("INSERT INTO snapshot_excluded VALUES (?, ?, ?)");
+        bind(bind(statement, snapshot.id), part.disk).bind(part.why).run();
+    }
+}
+
+void write(Database& database, const SnapshotRecord& snapshot) {
+    auto statement = database.prepare(
+        "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "name=excluded.name, description=excluded.description, parent=excluded.parent, "
+        "created=excluded.created, "
+        "vm_state=excluded.vm_state, consistency=excluded.consistency, status=excluded.status, "
+        "origin=excluded.origin, config=excluded.config, config_type=excluded.config_type");
+    bind(statement, snapshot.id);
+    bind(statement, snapshot.vm).bind(snapshot.name).bind(snapshot.description);
+    bind_optional(statement, snapshot.parent)
+        .bind(column(snapshot.created))
+        .bind(word(snapshot.vm_state))
+        .bind(word(snapshot.consistency))
+        .bind(word(snapshot.status))
+        .bind(snapshot.origin)
+        .bind(snapshot.config)
+        .bind(snapshot.config_type)
+        .run();
+    write_parts(database, snapshot);
+}
+
+void write(Database& database, const JobRecord& job) {
+    auto statement = database.prepare(
+        "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "state=excluded.state, step=excluded.step, finished=excluded.finished, "
+        "done_bytes=excluded.done_bytes, "
+        "total_bytes=excluded.total_bytes, error_name=excluded.error_name, "
+        "error_message=excluded.error_message, result=excluded.result, plan=excluded.plan");
+    bind(statement, job.id).bind(job.kind).bind(word(job.subject.kind));
+    bind(statement, job.subject.id)
+        .bind(word(job.state))
+        .bind(job.step)
+        .bind(column(job.started))
+        .bind(column(job.finished))
+        .bind(std::int64_t{job.owner_uid})
+        .bind(static_cast<std::int64_t>(job.done_bytes))
+        .bind(static_cast<std::int64_t>(job.total_bytes));
+    if (job.error)
+        statement.bind(name(job.error->code())).bind(job.error->what());
+    else
+        statement.bind_null().bind_null();
+    statement.bind(job.result.dump()).bind(job.plan.dump()).run();
+}
+
+void write(Database& database, const Frozen& frozen) {
+    auto statement = frozen.since ? database.prepare("INSERT OR REPLACE INTO frozen VALUES (?, ?)")
+                                  : database.prepare("DELETE FROM frozen WHERE vm=?");
+    bind(statement, frozen.vm);
+    if (frozen.since) statement.bind(column(*frozen.since));
+    statement.run();
+}
+
+void write(Database& database, const ManifestStale& manifest) {
+    auto statement = manifest.stale ? database.prepare("INSERT OR REPLACE INTO stale_manifest VALUES (?)")
+                                    : database.prepare("DELETE FROM stale_manifest WHERE vm=?");
+    bind(statement, manifest.vm).run();
+}
+
+void write(Database& database, const Removal& removal) {
+    auto statement = database.prepare(fmt::format("DELETE FROM {} WHERE id=?", word(removal.object.kind)));
+    bind(statement, removal.object.id).run();
+}
+
+void commit_now(Database& database, const Changes& changes, Durability durability) {
+    // In WAL mode a commit with synchronous=NORMAL writes the log without flushing it; the next FULL one
+    // flushes both.
+    database.execute(durability == Durability::power ? "PRAGMA synchronous=FULL"
+                                                     : "PRAGMA synchronous=NORMAL");
+    database.execute("BEGIN IMMEDIATE");
+    try {
+        for (const Change& change : changes.all())
+            std::visit([&](const auto& record) { write(database, record); }, change);
+        database.execute("COMMIT");
+    } catch (...) {
+        // Where COMMIT itself failed (disk full) the transaction may already be rolled back.
+        try {
+            database.execute("ROLLBACK");
+        } catch (const Error&) {
+        }
+        throw;
+    }
+}
+
+// --- reading
+// ---------------------------------------------------------------------------------------------------------
+
+SnapshotRecord read_snapshot(Database& database, const Statement& row) {
+    SnapshotRecord snapshot{.id = uuid_at(row, 0),
+                            .vm = uuid_at(row, 1),
+                            .name = row.text(2),
+                            .description = row.text(3),
+                            .parent = uuid_at(row, 4),
+                            .created = time_at(row, 5),
+                            .vm_state = word_at<VmState>(row, 6, "VM state"),
+                            .consistency = word_at<Consistency>(row, 7, "consistency"),
+                            .status = word_at<SnapshotStatus>(row, 8, "snapshot status"),
+                            .origin = row.text(9),
+                            .disks = {},
+                            .excluded = {},
+                            .config = row.text(10),
+                            .config_type = row.text(11)};
+    auto disks = database.prepare("SELECT disk, volume FROM snapshot_disk WHERE snapshot=? ORDER BY disk");
+    bind(disks, snapshot.id);
+    while (disks.row()) snapshot.disks.push_back({uuid_at(disks, 0), uuid_at(disks, 1)});
+    auto excluded =
+        database.prepare("SELECT disk, why FROM snapshot_excluded WHERE snapshot=? ORDER BY disk");
+    bind(excluded, snapshot.id);
+    while (excluded.row()) snapshot.excluded.push_back({uuid_at(excluded, 0), excluded.text(1)});
+    return snapshot;
+}
+
+JobRecord read_job(const Statement& row) {
+    JobRecord job{.id = uuid_at(row, 0),
+                  .kind = row.text(1),
+                  .subject = {word_at<ObjectKind>(row, 2, "kind of object"), uuid_at(row, 3)},
+                  .state = word_at<JobState>(row, 4, "job state"),
+                  .step = row.text(5),
+                  .started = time_at(row, 6),
+                  .finished = time_at(row, 7),
+                  .owner_uid = static_cast<std::uint32_t>(row.number(8)),
+                  .done_bytes = static_cast<std::uint64_t>(row.number(9)),
+                  .total_bytes = static_cast<std::uint64_t>(row.number(10)),
+                  .error = std::nullopt,
+                  .result = json_at(row, 13),
+                  .plan = json_at(row, 14)};
+    if (!row.null(11)) job.error.emplace(error_code(row.text(11)), row.text(12));
+    return job;
+}
+
+void read_objects(Database& database, Records& records) {
+    auto pools = database.prepare("SELECT id, name, path FROM pool");
+    while (pools.row()) records.pools.push_back({uuid_at(pools, 0), pools.text(1), pools.text(2)});
+
+    auto disks = database.prepare("SELECT id, name, vm, target, active, shareable, node_options FROM disk");
+    while (disks.row())
+        records.disks.push_back({uuid_at(disks, 0), disks.text(1), uuid_at(disks, 2), disks.text(3),
+                                 uuid_at(disks, 4), disks.number(5) != 0, json_at(disks, 6)});
+
+    auto volumes = database.prepare("SELECT id, disk, pool, file, format, created FROM volume");
+    while (volumes.row())
+        records.volumes.push_back({uuid_at(volumes, 0), uuid_at(volumes, 1), uuid_at(volumes, 2),
+                                   volumes.text(3), word_at<VolumeFormat>(volumes, 4, "volume format"),
+                                   time_at(volumes, 5)});
+
+    auto vms = database.prepare(
+        "SELECT id, name, qmp_socket, agent_socket, config, config_type, current_snapshot, adopt, "
+        "foreign_manager "
+        "FROM vm");
+    while (vms.row())
+        records.vms.push_back({uuid_at(vms, 0), vms.text(1), vms.text(2), vms.text(3), vms.text(4),
+                               vms.text(5), uuid_at(vms, 6), vms.number(7) != 0, vms.number(8) != 0});
+}
+
+}  // namespace
+
+Store::Store(const std::string& path) : database_(std::make_unique<Database>(path)) {
+    migrate(*database_);
+}
+
+Store::~Store() = default;
+
+Records Store::load() {
+    Records records;
+    read_objects(*database_, records);
+
+    auto snapshots = database_->prepare(
+        "SELECT id, vm, name, description, parent, created, vm_state, consistency, status, origin, config, "
+        "config_type FROM snapshot");
+    while (snapshots.row()) records.snapshots.push_back(read_snapshot(*database_, snapshots));
+
+    auto jobs = database_->prepare(
+        "SELECT id, kind, subject_kind, subject, state, step, started, finished, owner_uid, done_bytes, "
+        "total_bytes, "
+        "error_name, error_message, result, plan FROM job");
+    while (jobs.row()) records.jobs.push_back(read_job(jobs));
+
+    auto frozen = database_->prepare("SELECT vm, since FROM frozen");
+    while (frozen.row()) records.frozen.push_back({uuid_at(frozen, 0), time_at(frozen, 1)});
+
+    auto stale = database_->prepare("SELECT vm FROM stale_manifest");
+    while (stale.row()) records.stale_manifests.push_back(uuid_at(stale, 0));
+    return records;
+}
+
+async::Task<> Store::commit(Changes changes, Durability durability) {
+    auto work = [this, changes = std::move(changes), durability] {
+        commit_now(*database_, changes, durability);
+    };
+    co_await worker_.run(std::move(work));
+}
+
+}  // namespace volchain::storage

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+#include "storage/vm.h"
+
+#include <algorithm>
+
+#include "base/text.h"
+
+namespace volchain::storage {
+namespace {
+
+/// RunState (query-status). A QEMU whose guest is over but that has not ended holds its images like a paused
+/// one.
+VmState state_of(const std::string& run_state) {
+    if (run_state == "running") return VmState::running;
+    if (run_state == "guest-panicked" || run_state == "internal-error") return VmState::crashed;
+    return VmState::paused;
+}
+
+/// What an event makes of the state; none for events that leave it.
+std::optional<VmState> state_after(const std::string& event) {
+    if (event == "RESUME" || event == "WAKEUP") return VmState::running;
+    if (event == "STOP" || event == "SUSPEND") return VmState::paused;
+    if (event == "GUEST_PANICKED") return VmState::crashed;
+    return std::nullopt;
+}
+
+qmp::Link::Pace pace_of(const Settings& settings) {
+    qmp::Link::Pace pace;
+    pace.greeting = settings.greeting_timeout;
+    return pace;
+}
+
+}  // namespace
+
+Vm::Vm(const async::Executor& executor, const VmRecord& record, const Settings& settings, VmOwner& owner)
+    : id_(record.id),
+      settings_(settings),
+      owner_(owner),
+      // Nobody knows before the first attempt to connect.
+      state_(record.qmp_socket.empty() ? VmState::shutoff : VmState::unreachable),
+      tasks_(executor) {
+    log_ = volchain::log().with("VOLCHAIN_VM", id_.str());
+    if (!record.qmp_socket.empty())
+        link_.emplace(executor, record.qmp_socket, static_cast<qmp::LinkOwner&>(*this), pace_of(settings));
+    if (!record.agent_socket.empty()) agent_.emplace(record.agent_socket, settings.agent_sync_timeout);
+    if (link_)
+        no_session_ = "no attempt to connect was made yet";
+    else
+        no_session_ = "it was registered without a QMP socket";
+}
+
+void Vm::start() {
+    if (link_) link_->start();
+}
+
+async::Task<> Vm::stop() {
+    co_await async::ignore_cancellation();
+    if (link_) co_await link_->stop();
+    session_.reset();
+    co_await tasks_.stop();
+    if (agent_) agent_->close();
+}
+
+std::shared_ptr<qmp::Session> Vm::session() const {
+    if (live()) return session_;
+    if (down()) throw Error(ErrorCode::not_running, "the VM is not running");
+    throw Error(ErrorCode::unreachable, "the VM's QEMU cannot be reached: {}", no_session_);
+}
+
+LiveDisk* Vm::find_disk(const std::string& active_path) {
+    const auto found = std::find_if(disks_.begin(), disks_.end(),
+                                    [&](const LiveDisk& disk) { return disk.active().path == active_path; });
+    return found == disks_.end() ? nullptr : &*found;
+}
+
+// --- the connection
+// --------------------------------------------------------------------------------------------------
+
+async::Task<> Vm::look_now(async::Deadline deadline) {
+    if (!link_ || live()) co_return;
+    const std::uint64_t before = attempts_;
+    link_->poke();
+    while (!live() && attempts_ == before) co_await changed_.wait(deadline, "the answer of the VM's monitor");
+}
+
+async::Task<> Vm::on_connected(std::shared_ptr<qmp::Session> session) {
+    co_await read_chardevs(session);
+    co_await read_state(session);
+    disks_ = co_await read_live_disks(session, settings_);
+    session_ = session;
+    ++attempts_;
+    changed_.notify();
+    log_.info("connected to QEMU {} (pid {}), {}", session->greeting().version,
+              session->peer() ? session->peer()->pid() : 0, word(state_));
+    if (agent_) tasks_.spawn(probe_agent(), "looking for the guest agent");
+    co_await owner_.vm_connected(id_);
+}
+
+async::Task<> Vm::read_state(std::shared_ptr<qmp::Session> session) {
+    const Json status =
+        co_await session->execute("query-status", Json::object(), async::after(settings_.command_timeout));
+    set_state(state_of(JsonReader(status, "query-status", ErrorCode::qemu_failed).at("status").string()));
+}
+
+async::Task<> Vm::read_disks() {
+    const std::shared_ptr<qmp::Session> from = session();
+    auto disks = co_await read_live_disks(from, settings_);
+    if (session_ == from) disks_ = std::move(disks);
+}
+
+void Vm::on_event(const qmp::Event& event) {
+    if (const auto state = state_after(event.name)) {
+        set_state(*state);
+    } else if (event.name == "VSERPORT_CHANGE") {
+        if (agent_ && live()) tasks_.spawn(probe_agent(), "looking for the guest agent");
+    } else if (event.name == "BLOCK_IO_ERROR") {
+        log_.warning("the guest met an I/O error: {}", clipped(event.data.dump()));
+    }
+}
+
+void Vm::on_lost(const qmp::LinkLoss& loss) {
+    session_.reset();
+    disks_.clear();
+    no_session_ = loss.reason;
+    ++attempts_;
+    if (!loss.peer_exited) {
+        log_.warning("lost the connection to QEMU: {}", loss.reason);
+        set_state(VmState::unreachable);
+    } else if (loss.shutdown_reason) {
+        log_.info("QEMU ended ({})", *loss.shutdown_reason);
+        set_state(VmState::shutoff);
+    } else {
+        log_.warning("QEMU ended without a shutdown");
+        set_state(VmState::crashed);
+    }
+    if (agent_) agent_->close();
+    agent_port_open_.reset();
+    note_agent(AgentState::absent);
+    changed_.notify();
+}
+
+void Vm::on_no_connection(qmp::LinkState state, const std::string& reason) {
+    ++attempts_;
+    no_session_ = reason;
+    // A crash is remembered until the VM is started again.
+    if (state != qmp::LinkState::nobody_listens)
+        set_state(VmState::unreachable);
+    else if (state_ != VmState::crashed)
+        set_state(VmState::shutoff);
+    changed_.notify();
+}
+
+void Vm::set_state(VmState state) {
+    if (state_ == state) return;
+    log_.debug("{} -> {}", word(state_), word(state));
+    state_ = state;
+    changed_.notify();
+    owner_.vm_changed(id_);
+}
+
+// --- the guest agent
+// -------------------------------------------------------------------------------------------------
+
+async::Task<> Vm::read_chardevs(std::shared_ptr<qmp::Session> session) {
+    const Json answer =
+        co_await session->execute("query-chardev", Json::object(), async::after(settings_.command_timeout));
+    manager_.clear();
+    agent_port_open_.reset();
+    for (const JsonReader& device : JsonReader(answer, "query-chardev", ErrorCode::qemu_failed).elements()) {
+        // libvirt's own monitor, under the name that it has had since libvirt 0.8
+        if (device.at("label").string() == "charmonitor") manager_ = "libvirt";
+        const std::string& name = device.at("filename").string();  // "unix:/path,server=on"
+        if (agent_ && (name.find("unix:" + agent_->path() + ",") != std::string::npos ||
+                       name.ends_with("unix:" + agent_->path())))
+            agent_port_open_ = device.at("frontend-open").boolean();
+    }
+}
+
+async::Task<AgentState> Vm::look_for_agent(async::Deadline deadline) {
+    if (!agent_ || !live()) co_return AgentState::absent;
+    const std::shared_ptr<qmp::Session> from = session();
+    co_await read_chardevs(from);
+    if (agent_port_open_ == false) {
+        note_agent(AgentState::absent);
+        co_return AgentState::absent;
+    }
+    AgentState found = AgentState::connected;
+    try {
+        co_await agent_->sync(std::min(deadline, async::after(settings_.agent_sync_timeout)));
+    } catch (const Error& error) {
+        if (error.code() == ErrorCode::cancelled) throw;
+        log_.debug("the guest agent does not answer: {}", error.what());
+        // Where QEMU cannot tell whether the guest has the port open, silence most likely means that it has
+        // not.
+        found = agent_port_open_ ? AgentState::unresponsive : AgentState::absent;
+    }
+    note_agent(found);
+    co_return found;
+}
+
+async::Task<> Vm::probe_agent() {
+    (void)co_await look_for_agent(async::after(settings_.agent_sync_timeout));
+}
+
+void Vm::note_agent(AgentState state) {
+    if (agent_state_ == state) return;
+    log_.debug("guest agent {} -> {}", word(agent_state_), word(state));
+    agent_state_ = state;
+    owner_.vm_changed(id_);
+}
+
+}  // namespace volchain::storage

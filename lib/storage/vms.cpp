@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT
+#include "storage/vms.h"
+
+#include <sys/un.h>
+
+#include <filesystem>
+
+#include "base/text.h"
+
+namespace volchain::storage {
+namespace {
+
+/// The largest configuration that is kept: a document, not a disk.
+constexpr std::size_t max_config = std::size_t{4} << 20;
+
+void check_socket(std::string_view option, const std::string& path) {
+    if (path.empty()) return;
+    const auto refuse = [&](std::string_view why) {
+        throw Error(ErrorCode::invalid_argument, "option '{}': {} {}", option, quote(path), why);
+    };
+    if (!std::filesystem::path(path).is_absolute()) refuse("is not an absolute path");
+    if (path.size() >= sizeof(sockaddr_un::sun_path)) refuse("is too long for a socket");
+    for (const auto& part : std::filesystem::path(path))
+        if (part == "..") refuse("contains '..'");
+}
+
+void check_config(const std::string& config, const std::string& type) {
+    if (config.size() > max_config)
+        throw Error(ErrorCode::invalid_argument, "the configuration is larger than {} bytes", max_config);
+    if (type.size() > 255 || !valid_utf8(type))
+        throw Error(ErrorCode::invalid_argument, "{} is not a MIME type", quote(type));
+}
+
+void check_unique(const Catalog& catalog, const VmRecord& vm) {
+    for (const auto& [id, other] : catalog.vms()) {
+        if (id == vm.id) continue;
+        if (other.name == vm.name)
+            throw Error(ErrorCode::already_exists, "there is a VM {} already ({})", quote(vm.name), id.str());
+        if (!vm.qmp_socket.empty() && other.qmp_socket == vm.qmp_socket)
+            throw Error(ErrorCode::already_exists, "{} has the QMP socket {} already",
+                        catalog.describe({ObjectKind::vm, id}), quote(vm.qmp_socket));
+    }
+}
+
+/// Two clients of one monitor, or two managers of one VM, do not go together.
+void check_monitor(const Vm& vm, const VmRecord& record) {
+    if (!vm.manager().empty() && !record.foreign_manager)
+        throw Error(
+            ErrorCode::unsupported,
+            "VM {} is run by {}, which would not know of new overlays and could not start the VM with them; "
+            "register it with foreign-manager=true if you see to that",
+            quote(record.name), vm.manager());
+    if (!vm.live() && vm.state() == VmState::unreachable) (void)vm.session();  // throws, and says why
+}
+
+VmRecord new_record(VmRequest request) {
+    VmRecord record;
+    record.id = request.id.value_or(Uuid::make());
+    record.name = std::move(request.name);
+    record.qmp_socket = std::move(request.qmp_socket);
+    record.agent_socket = std::move(request.agent_socket);
+    record.config = std::move(request.config);
+    record.config_type = std::move(request.config_type);
+    record.adopt = request.adopt;
+    record.foreign_manager = request.foreign_manager;
+    return record;
+}
+
+/// The first look at a new VM, and its record; on failure the caller lets go of it again.
+async::Task<> take_in(Engine& engine, VmRecord record) {
+    Vm& vm = engine.attend(record);
+    vm.start();
+    co_await vm.look_now(
+        async::after(engine.settings().greeting_timeout * 2 + engine.settings().command_timeout));
+    check_monitor(vm, record);
+    check_unique(engine.catalog(), record);
+    Changes changes;
+    changes.put(record).put(ManifestStale{record.id, true});
+    co_await engine.catalog().commit(std::move(changes), Durability::power);
+    if (vm.live()) co_await engine.adopt_disks(record.id);
+}
+
+async::Task<> require_down(Engine& engine, Uuid vm, std::string_view what) {
+    co_await engine.vm(vm).look_now(async::after(engine.settings().greeting_timeout * 2));
+    if (engine.vm(vm).live())
+        throw Error(ErrorCode::running, "{} is running: {} needs it down",
+                    engine.catalog().describe({ObjectKind::vm, vm}), what);
+    if (!engine.vm(vm).down()) (void)engine.vm(vm).session();  // throws Unreachable, and why
+}
+
+async::Task<> set_vm_of_disk(Engine& engine, JobPtr job, Uuid vm, std::string target) {
+    co_await job->step("finish");
+    DiskRecord disk = engine.catalog().disk(job->record().subject.id);
+    const Uuid before = disk.vm;
+    disk.vm = vm;
+    disk.target = std::move(target);
+    Changes changes;
+    for (const Uuid& concerned : {before, vm})
+        if (concerned) changes.put(ManifestStale{concerned, true});
+    Json result;
+    result["disk"] = object_json({ObjectKind::disk, disk.id});
+    changes.put(std::move(disk));
+    job->no_return();
+    co_await job->succeed(std::move(changes), std::move(result));
+    engine.write_manifests();
+}
+
+async::Task<Uuid> start_disk_job(Engine& engine, std::string kind, Uuid disk, Uuid locked_vm, Uuid vm,
+                                 std::string target, std::uint32_t owner_uid) {
+    JobRequest request(std::move(kind), {ObjectKind::disk, disk}, owner_uid);
+    request.locks.push_back({ObjectKind::disk, disk});
+    request.locks.push_back({ObjectKind::vm, locked_vm});
+    Operation operation = [&engine, vm, target](JobPtr job) {
+        return set_vm_of_disk(engine, std::move(job), vm, target);
+    };
+    co_return co_await engine.jobs().start(std::move(request), std::move(operation));
+}
+
+}  // namespace
+
+async::Task<Uuid> register_vm(Engine& engine, VmRequest request) {
+    check_name("VM", request.name);
+    check_socket("qmp-socket", request.qmp_socket);
+    check_socket("agent-socket", request.agent_socket);
+    check_config(request.config, request.config_type);
+    const VmRecord record = new_record(std::move(request));
+    if (record.id.nil()) throw Error(ErrorCode::invalid_argument, "option 'id': the nil UUID is no id");
+    if (engine.catalog().has({ObjectKind::vm, record.id}))
+        throw Error(ErrorCode::already_exists, "there is a VM with the id {} already", record.id.str());
+    check_unique(engine.catalog(), record);
+
+    const auto held = engine.locks().take({{ObjectKind::vm, record.id}}, "being registered", Uuid{});
+    std::exception_ptr failure;
+    co_await async::keep_failure(take_in(engine, record), failure);
+    if (failure) {
+        const bool recorded = engine.catalog().has({ObjectKind::vm, record.id});
+        if (!recorded) co_await engine.neglect(record.id);
+        std::rethrow_exception(failure);
+    }
+    co_return record.id;
+}
+
+async::Task<> update_vm(Engine& engine, Uuid id, VmUpdate update) {
+    VmRecord record = engine.catalog().vm(id);
+    const auto held = engine.locks().take({{ObjectKind::vm, id}}, "being changed", Uuid{});
+    if (update.name) {
+        check_name("VM", *update.name);
+        record.name = *std::move(update.name);
+    }
+    const VmRecord before = record;
+    if (update.qmp_socket) record.qmp_socket = *std::move(update.qmp_socket);
+    if (update.agent_socket) record.agent_socket = *std::move(update.agent_socket);
+    check_socket("qmp-socket", record.qmp_socket);
+    check_socket("agent-socket", record.agent_socket);
+    check_unique(engine.catalog(), record);
+    Changes changes;
+    changes.put(record).put(ManifestStale{id, true});
+    co_await engine.catalog().commit(std::move(changes), Durability::power);
+    engine.write_manifests();
+    if (record.qmp_socket == before.qmp_socket && record.agent_socket == before.agent_socket) co_return;
+    co_await engine.neglect(id);
+    engine.attend(record).start();
+}
+
+async::Task<> set_vm_config(Engine& engine, Uuid id, std::string config, std::string type) {
+    check_config(config, type);
+    VmRecord record = engine.catalog().vm(id);
+    const auto held = engine.locks().take({{ObjectKind::vm, id}}, "being changed", Uuid{});
+    record.config = std::move(config);
+    record.config_type = std::move(type);
+    Changes changes;
+    changes.put(std::move(record)).put(ManifestStale{id, true});
+    co_await engine.catalog().commit(std::move(changes), Durability::power);
+    engine.write_manifests();
+}
+
+async::Task<> refresh_vm(Engine& engine, Uuid id) {
+    (void)engine.catalog().vm(id);
+    const auto held = engine.locks().take({{ObjectKind::vm, id}}, "being looked at", Uuid{});
+    const async::Deadline deadline =
+        async::after(engine.settings().greeting_timeout * 2 + engine.settings().command_timeout);
+    co_await engine.vm(id).look_now(deadline);
+    if (!engine.vm(id).live()) co_return;
+    co_await engine.vm(id).read_disks();
+    co_await engine.adopt_disks(id);
+    (void)co_await engine.vm(id).look_for_agent(deadline);
+}
+
+async::Task<> unregister_vm(Engine& engine, Uuid id, bool forget_snapshots) {
+    const Catalog& catalog = engine.catalog();
+    (void)catalog.vm(id);
+    std::vector<ObjectId> locks{{ObjectKind::vm, id}};
+    Changes changes;
+    for (const Uuid& disk_id : catalog.disks_of_vm(id)) {
+        locks.push_back({ObjectKind::disk, disk_id});
+        DiskRecord disk = catalog.disk(disk_id);
+        disk.vm = Uuid{};
+        changes.put(std::move(disk));
+    }
+    const auto snapshots = catalog.snapshots_of_vm(id);
+    if (!snapshots.empty() && !forget_snapshots)
+        throw Error(ErrorCode::in_use,
+                    "{} has {} snapshot(s), which would be forgotten (their data stays); say "
+                    "forget-snapshots=true if "
+                    "that is wanted",
+                    catalog.describe({ObjectKind::vm, id}), snapshots.size());
+    const auto held = engine.locks().take(std::move(locks), "being unregistered", Uuid{});
+    for (const Uuid& snapshot : snapshots) changes.remove(ObjectKind::snapshot, snapshot);
+    changes.put(Frozen{id, std::nullopt}).remove(ObjectKind::vm, id);
+    co_await engine.catalog().commit(std::move(changes), Durability::power);
+    co_await engine.neglect(id);
+}
+
+async::Task<Uuid> attach_disk(Engine& engine, Uuid disk, Uuid vm, std::string target,
+                              std::uint32_t owner_uid) {
+    const Catalog& catalog = engine.catalog();
+    (void)catalog.vm(vm);
+    if (const Uuid owner = catalog.disk(disk).vm)
+        throw Error(ErrorCode::in_use, "{} is attached to {}", catalog.describe({ObjectKind::disk, disk}),
+                    catalog.describe({ObjectKind::vm, owner}));
+    if (!target.empty()) check_name("target", target);
+    for (const Uuid& other : catalog.disks_of_vm(vm))
+        if (!target.empty() && catalog.disk(other).target == target)
+            throw Error(ErrorCode::already_exists, "{} has target {} already",
+                        catalog.describe({ObjectKind::disk, other}), quote(target));
+    co_await require_down(engine, vm, "attaching a disk");
+    co_return co_await start_disk_job(engine, "attach-disk", disk, vm, vm, std::move(target), owner_uid);
+}
+
+async::Task<Uuid> detach_disk(Engine& engine, Uuid disk, std::uint32_t owner_uid) {
+    const Uuid vm = engine.catalog().disk(disk).vm;
+    if (vm.nil())
+        throw Error(ErrorCode::invalid_argument, "{} is not attached to a VM",
+                    engine.catalog().describe({ObjectKind::disk, disk}));
+    co_await require_down(engine, vm, "detaching a disk");
+    co_return co_await start_disk_job(engine, "detach-disk", disk, vm, Uuid{}, "", owner_uid);
+}
+
+}  // namespace volchain::storage

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+//
+// The operations on VM records: registered, changed, forgotten; disks attached and detached. None of them
+// touches data.
+#pragma once
+
+#include <optional>
+
+#include "storage/engine.h"
+
+namespace volchain::storage {
+
+struct VmRequest {
+    explicit VmRequest(std::string called) : name(std::move(called)) {}
+
+    std::string name;
+    std::optional<Uuid> id;
+    std::string qmp_socket;
+    std::string agent_socket;
+    std::string config;
+    std::string config_type;
+    bool adopt = true;
+    bool foreign_manager = false;
+};
+
+/// Registers a VM. If it runs, its disks are adopted when this returns. Unreachable where another client
+/// holds its monitor; Unsupported where another manager runs it, unless `foreign_manager`.
+async::Task<Uuid> register_vm(Engine& engine, VmRequest request);
+
+/// What update_vm() changes; none: stays.
+struct VmUpdate {
+    std::optional<std::string> name;
+    std::optional<std::string> qmp_socket;
+    std::optional<std::string> agent_socket;
+};
+async::Task<> update_vm(Engine& engine, Uuid vm, VmUpdate update);
+async::Task<> set_vm_config(Engine& engine, Uuid vm, std::string config, std::string type);
+
+/// Connects now if there is no connection, reads state and disks again, adopts what is new.
+async::Task<> refresh_vm(Engine& engine, Uuid vm);
+
+/// Forgets the VM; its disks float from then on. With snapshots only where `forget_snapshots`: their records
+/// go, their data stays in the chains.
+async::Task<> unregister_vm(Engine& engine, Uuid vm, bool forget_snapshots);
+
+/// Attaches a floating disk to a VM that is down. The job's id; its result: "disk".
+async::Task<Uuid> attach_disk(Engine& engine, Uuid disk, Uuid vm, std::string target,
+                              std::uint32_t owner_uid);
+/// The reverse, for a VM that is down.
+async::Task<Uuid> detach_disk(Engine& engine, Uuid disk, std::uint32_t owner_uid);
+
+}  // namespace volchain::storage

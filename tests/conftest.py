@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures: a directory with a short path (Unix sockets), a bus, the daemon, a client; all gone afterwards."""
+import os
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+from harness.bus import Bus  # noqa: E402
+from harness.client import Client  # noqa: E402
+from harness.daemon import Daemon  # noqa: E402
+from harness.qemu import Qemu  # noqa: E402
+
+
+@pytest.fixture
+def directory():
+    path = tempfile.mkdtemp(prefix="vc-")
+    os.chmod(path, 0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def bus(directory):
+    bus = Bus(directory + "/bus")
+    yield bus
+    bus.stop()
+
+
+@pytest.fixture
+def config():
+    """The daemon's configuration: a test module may bring its own."""
+    return '[quiesce]\nagent-timeout = "1s"\n[qemu]\ngreeting-timeout = "1s"\n'
+
+
+@pytest.fixture
+def daemon(directory, bus, config, request):
+    daemon = Daemon(directory + "/d", bus, config).start()
+    yield daemon
+    if daemon.process.poll() is None:
+        daemon.stop()
+    text = daemon.text()
+    assert "ERROR: AddressSanitizer" not in text and "runtime error:" not in text, text[-6000:]
+
+
+@pytest.fixture
+def client(daemon, bus):
+    client = Client(bus.address)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def pool_directory(directory):
+    path = directory + "/pool"
+    os.mkdir(path)
+    return path
+
+
+@pytest.fixture
+def qemus(directory):
+    """Makes QEMUs that are gone afterwards: qemus("name", disks, ...)."""
+    started = []
+
+    def make(name, disks, **options):
+        qemu = Qemu(f"{directory}/{name}", disks, **options).start()
+        started.append(qemu)
+        return qemu
+    yield make
+    for qemu in started:
+        qemu.kill()
+
+
+@pytest.hookimpl(tryfirst=True, hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """The end of the daemon's log goes with a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    daemon = item.funcargs.get("daemon") if hasattr(item, "funcargs") else None
+    if report.failed and daemon is not None:
+        report.sections.append(("volchaind", daemon.text()[-8000:]))

@@ -1,0 +1,148 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Makes the inputs that the qcow2 fuzzer begins with: tests/fuzz/corpus/qcow2.
+
+Images are made by qemu-img with 512-byte clusters where the feature allows it, so that they are whole and
+small. Of others only the first bytes are kept, which is what the second reading of the fuzzer (followed by
+zeroes) is for. Times are set to 0 and identifiers cut off, so that making the corpus again changes nothing.
+Inputs that a fuzzer found are named found-* and are left alone.
+"""
+
+import os
+import pathlib
+import re
+import struct
+import subprocess
+import tempfile
+
+CORPUS = pathlib.Path(__file__).resolve().parent / "corpus" / "qcow2"
+HEAD = 2048
+
+
+def qemu_img(*words):
+    subprocess.run(["qemu-img", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
+
+def create(path, options="", size="64k", more=()):
+    qemu_img("create", "-q", "-f", "qcow2", *(["-o", options] if options else []), *more, path, size)
+
+
+def without_times(data):
+    """Sets the times in the snapshot table to 0 (qcow2 specification, "Snapshots")."""
+    data = bytearray(data)
+    count, offset = struct.unpack_from(">IQ", data, 60)
+    for _ in range(count):
+        id_bytes, name_bytes = struct.unpack_from(">HH", data, offset + 12)
+        struct.pack_into(">II", data, offset + 16, 0, 0)
+        extra, = struct.unpack_from(">I", data, offset + 36)
+        offset = (offset + 40 + extra + id_bytes + name_bytes + 7) // 8 * 8
+    return bytes(data)
+
+
+def keep(name, data):
+    (CORPUS / name).write_bytes(data)
+
+
+def keep_head(name, data, limit):
+    keep(name, data[:limit].rstrip(b"\0"))
+
+
+def whole_images(path):
+    small = "cluster_size=512"
+    for name, options in {
+        "v3": small,
+        "v2": small + ",compat=0.10",
+        "lazy": small + ",lazy_refcounts=on",
+        "zstd": small + ",compression_type=zstd",
+        "refcount-1": small + ",refcount_bits=1",
+        "refcount-64": small + ",refcount_bits=64",
+        "data-file": small + ",data_file=data,data_file_raw=on",
+    }.items():
+        create(path, options)
+        keep(name, path.read_bytes())
+    create(path, small)
+    keep("luks", with_luks_header(path.read_bytes()))
+    create(path, small, "0")
+    keep("size-0", path.read_bytes())
+    for name, options in {"backing-v3": small, "backing-v2": small + ",compat=0.10"}.items():
+        create(path, options, more=("-u", "-b", "base.qcow2", "-F", "qcow2"))
+        keep(name, path.read_bytes())
+    create(path, small)
+    subprocess.run(["qemu-io", "-c", "write 0 512", "-c", "write -z 32k 512", path], check=True,
+                   stdout=subprocess.DEVNULL)
+    keep("written", path.read_bytes())
+
+
+def with_luks_header(data):
+    """An image of LUKS encryption, whose header would take 2 MiB were it a real one."""
+    data = bytearray(data.ljust(2048, b"\0"))
+    struct.pack_into(">I", data, 32, 2)
+    struct.pack_into(">IIQQ", data, 112, 0x0537be77, 16, len(data), 592)
+    return bytes(data) + b"LUKS\xba\xbe".ljust(592, b"\0")
+
+
+def snapshots_and_bitmaps(path):
+    for name, options in {"snapshots-v3": "", "snapshots-v2": ",compat=0.10"}.items():
+        create(path, "cluster_size=512" + options, "4k")
+        qemu_img("snapshot", "-c", "one", path)
+        qemu_img("snapshot", "-c", "two", path)
+        keep(name, without_times(path.read_bytes()))
+    create(path, "cluster_size=512", "4k")
+    qemu_img("bitmap", "--add", path, "recording")
+    qemu_img("bitmap", "--add", "--disable", "-g", "512", path, "disabled")
+    data = path.read_bytes()
+    keep("bitmaps", data)
+    keep("bitmaps-stale", data[:88] + bytes(8) + data[96:])
+    create(path, "cluster_size=512", "4k", more=("-u", "-b", "null-co://", "-F", "raw"))
+    qemu_img("bitmap", "--add", path, "b")
+    qemu_img("snapshot", "-c", "s", path)
+    keep("everything", without_times(path.read_bytes()))
+
+
+def heads(path):
+    for name, options in {
+        "head-64k": "",
+        "head-extended-l2": "extended_l2=on,cluster_size=16k",
+        "head-2m": "cluster_size=2M",
+    }.items():
+        create(path, options)
+        keep_head(name, path.read_bytes(), HEAD)
+    create(path, more=("-u", "-b", "nbd://localhost/x", "-F", "raw"))
+    data = path.read_bytes()
+    keep_head("head-backing", data, HEAD)
+    unknown = struct.pack(">QQQ", 1 << 9, 1 << 5, 1 << 63)
+    keep_head("head-unknown-features", data[:72] + unknown + data[96:], HEAD)
+
+
+def other_formats(path):
+    for name, (driver, options) in {
+        "other-vmdk": ("vmdk", "subformat=monolithicFlat"),
+        "other-vdi": ("vdi", ""),
+        "other-vhdx": ("vhdx", ""),
+        "other-qed": ("qed", ""),
+        "other-qcow": ("qcow", ""),
+        "other-parallels": ("parallels", ""),
+    }.items():
+        qemu_img("create", "-q", "-f", driver, *(["-o", options] if options else []), path, "1M")
+        data = re.sub(rb"CID=\w{8}", b"CID=00000000", path.read_bytes())
+        keep_head(name, data, 128)
+    keep("other-vpc-footer", bytes(512) + b"conectix" + bytes(504))
+    keep("other-dmg-trailer", bytes(512) + b"koly" + bytes(508))
+
+
+def main():
+    CORPUS.mkdir(parents=True, exist_ok=True)
+    for old in CORPUS.iterdir():
+        if not old.name.startswith("found-"):
+            old.unlink()
+    with tempfile.TemporaryDirectory() as directory:
+        os.chdir(directory)
+        path = pathlib.Path("image")
+        whole_images(path)
+        snapshots_and_bitmaps(path)
+        heads(path)
+        other_formats(path)
+
+
+if __name__ == "__main__":
+    main()

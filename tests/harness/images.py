@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Images, looked at from outside: with qemu-img, never with the project's own code."""
+import hashlib
+import json
+import os
+import subprocess
+
+
+def run(*argv, **options):
+    result = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=120, **options)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(map(str, argv))} -> {result.returncode}\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def create(path, size, backing=None, backing_format="qcow2", fmt="qcow2", options=None):
+    argv = ["qemu-img", "create", "-q", "-f", fmt]
+    if backing:
+        argv += ["-b", backing, "-F", backing_format]
+    if options:
+        argv += ["-o", options]
+    run(*argv, path, *([] if size is None else [size]))
+    return str(path)
+
+
+def write(path, pattern, offset, length, fmt="qcow2"):
+    run("qemu-io", "-f", fmt, "-c", f"write -P {pattern} {offset} {length}", path)
+
+
+def info(path):
+    return json.loads(run("qemu-img", "info", "-U", "--output=json", path))
+
+
+def check(path):
+    """Clean, or an error: no leak, no corruption."""
+    run("qemu-img", "check", "-q", "-U", "-f", "qcow2", path)
+
+
+def digest(path, fmt="qcow2"):
+    """SHA-256 of the content as a guest sees it through the chain."""
+    raw = str(path) + ".digest.raw"
+    try:
+        run("qemu-img", "convert", "-U", "-f", fmt, "-O", "raw", path, raw)
+        with open(raw, "rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    finally:
+        if os.path.exists(raw):
+            os.unlink(raw)
+
+
+def chain(path):
+    """File names from the top down, as the headers say."""
+    return [layer["filename"] for layer in
+            json.loads(run("qemu-img", "info", "-U", "--backing-chain", "--output=json", path))]
+
+
+def bitmaps(path):
+    found = info(path).get("format-specific", {}).get("data", {}).get("bitmaps", [])
+    return {b["name"]: b for b in found}
+
+
+def image_files(directory):
+    """What lies in a directory, without what is volchain's own."""
+    return sorted(name for name in os.listdir(directory) if not name.startswith("."))
