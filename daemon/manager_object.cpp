@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/manager_object.h"
 
+#include "base/text.h"
 #include "daemon/finder.h"
 #include "storage/helper.h"
 #include "storage/pools.h"
@@ -37,7 +38,8 @@ async::Task<bus::ObjectPath> ManagerObject::register_vm(bus::Call, std::string n
     storage::VmRequest request(std::move(name));
     if (const auto id = options.take<std::string>("id")) {
         request.id = Uuid::parse(*id);
-        if (!request.id) throw Error(ErrorCode::invalid_argument, "option 'id': '{}' is not a UUID", *id);
+        if (!request.id)
+            throw Error(ErrorCode::invalid_argument, "option 'id': {} is not a UUID", quote(*id));
     }
     request.qmp_socket = options.take<std::string>("qmp-socket", "");
     request.agent_socket = options.take<std::string>("agent-socket", "");
@@ -53,7 +55,7 @@ async::Task<bus::ObjectPath> ManagerObject::register_vm(bus::Call, std::string n
 async::Task<bus::ObjectPath> ManagerObject::find(bus::Call, std::string kind, std::string what) {
     const auto known = from_word<ObjectKind>(kind);
     if (!known)
-        throw Error(ErrorCode::invalid_argument, "argument 'kind': '{}' is not one of {}", kind,
+        throw Error(ErrorCode::invalid_argument, "argument 'kind': {} is not one of {}", quote(kind),
                     all_words<ObjectKind>());
     co_return object_path(*known, find_object(engine_.catalog(), *known, what));
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/text.h"
 #include "daemon/paths.h"
 #include "storage/engine.h"
 #include "systemd/options.h"
@@ -33,7 +34,7 @@ template <typename E>
     if (!text) return std::nullopt;
     const auto value = from_word<E>(*text);
     if (!value)
-        throw Error(ErrorCode::invalid_argument, "option '{}': '{}' is not one of {}", name, *text,
+        throw Error(ErrorCode::invalid_argument, "option '{}': {} is not one of {}", name, quote(*text),
                     all_words<E>());
     return value;
 }

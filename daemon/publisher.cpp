@@ -103,7 +103,10 @@ std::set<Publisher::Key> Publisher::related(const Key& key) const {
             break;
         case ObjectKind::vm:
             add(ObjectKind::snapshot, catalog.vm(id).current_snapshot);
-            for (const Uuid& disk : catalog.disks_of_vm(id)) add(ObjectKind::disk, disk);
+            for (const Uuid& disk : catalog.disks_of_vm(id)) {
+                add(ObjectKind::disk, disk);
+                add(ObjectKind::volume, catalog.disk(disk).active);
+            }
             break;
         case ObjectKind::snapshot:
             add(ObjectKind::vm, catalog.snapshot(id).vm);

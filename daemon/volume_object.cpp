@@ -80,13 +80,27 @@ std::uint64_t VolumeObject::cluster_size(Uuid id) const {
 
 std::vector<std::tuple<std::string, std::uint64_t, std::uint64_t>> VolumeObject::bitmaps(Uuid id) const {
     std::vector<std::tuple<std::string, std::uint64_t, std::uint64_t>> all;
-    for (const qcow2::Bitmap& bitmap : engine_.catalog().facts(id).bitmaps) {
-        std::uint64_t flags = 0;
-        if (bitmap.in_use) flags |= bitmap_in_use;
-        if (bitmap.recording) flags |= bitmap_recording;
-        all.emplace_back(bitmap.name, bitmap.granularity, flags);
+    // What a running QEMU has open for writing is in the image only when it is closed.
+    if (const storage::LiveDisk* const disk = live_disk(id)) {
+        for (const qmp::DirtyBitmap& bitmap : disk->bitmaps)
+            if (bitmap.persistent)
+                all.emplace_back(bitmap.name, bitmap.granularity,
+                                 bitmap_in_use | (bitmap.recording ? bitmap_recording : 0U) |
+                                     (bitmap.inconsistent ? bitmap_inconsistent : 0U));
+        return all;
     }
+    for (const qcow2::Bitmap& bitmap : engine_.catalog().facts(id).bitmaps)
+        all.emplace_back(bitmap.name, bitmap.granularity,
+                         (bitmap.recording ? bitmap_recording : 0U) |
+                             (bitmap.in_use ? bitmap_in_use | bitmap_inconsistent : 0U));
     return all;
+}
+
+const storage::LiveDisk* VolumeObject::live_disk(const Uuid& id) const {
+    const auto& catalog = engine_.catalog();
+    const storage::DiskRecord& disk = catalog.disk(catalog.volume(id).disk);
+    if (disk.active != id || disk.vm.nil() || !engine_.vm(disk.vm).live()) return nullptr;
+    return engine_.vm(disk.vm).find_disk(path(id));
 }
 
 }  // namespace volchain::daemon

@@ -28,13 +28,15 @@ class VolumeObject {
     [[nodiscard]] std::vector<std::tuple<std::string, std::uint64_t, std::uint64_t>> bitmaps(Uuid id) const;
 
   private:
+    /// The disk in the running QEMU whose active layer this volume is; null where there is none.
+    [[nodiscard]] const storage::LiveDisk* live_disk(const Uuid& id) const;
+
     storage::Engine& engine_;
 };
 
 /// Flags of a bitmap in Volume.Bitmaps.
-enum BitmapFlag : std::uint64_t {
-    bitmap_in_use = 1,     ///< open for writing, or left so by a crash: its bits cannot be relied on
-    bitmap_recording = 2,  ///< marks what is written
-};
+constexpr std::uint64_t bitmap_in_use = 1;        ///< open for writing, or left so by a crash
+constexpr std::uint64_t bitmap_recording = 2;     ///< marks what is written
+constexpr std::uint64_t bitmap_inconsistent = 4;  ///< its bits cannot be relied on
 
 }  // namespace volchain::daemon

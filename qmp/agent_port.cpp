@@ -130,8 +130,8 @@ void AgentPort::take(const AgentStream::Line& line) {
     }
 }
 
-void AgentPort::on_written(std::uint64_t ticket) {
-    if (exchange_ != nullptr && exchange_->ticket == ticket) exchange_->times.sent = async::Clock::now();
+void AgentPort::on_written(std::uint64_t ticket, async::Clock::time_point when) {
+    if (exchange_ != nullptr && exchange_->ticket == ticket) exchange_->times.sent = when;
 }
 
 void AgentPort::on_lost(const std::string& reason) {

@@ -44,7 +44,7 @@ class AgentPort final : public WireListener, public std::enable_shared_from_this
     void close();
 
     void on_bytes(std::string_view bytes) override;
-    void on_written(std::uint64_t ticket) override;
+    void on_written(std::uint64_t ticket, async::Clock::time_point when) override;
     void on_lost(const std::string& reason) override;
 
   private:

@@ -54,7 +54,7 @@ using Message = std::variant<Greeting, Event, Reply>;
 /// The member "error" of an answer.
 [[nodiscard]] Refusal parse_refusal(const JsonReader& error);
 
-/// When a command's last byte was given to the socket, and when its answer was there.
+/// When a command's last byte was given to the socket (not: when that had returned), and when its answer was there.
 struct CallTimes {
     async::Clock::time_point sent;
     async::Clock::time_point answered;

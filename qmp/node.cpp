@@ -16,13 +16,14 @@ E word_at(const JsonReader& record, std::string_view member, E otherwise) {
 }
 
 void set_access(Json& node, Access access) {
-    node["read-only"] = access == Access::read_only;
+    if (access != Access::read_write) node["read-only"] = access == Access::read_only;
     if (access == Access::automatic) node["auto-read-only"] = true;
 }
 
 void set_shared(Json& node, const NodeOptions& options) {
-    node["cache"]["direct"] = options.cache_direct;
-    node["cache"]["no-flush"] = options.cache_no_flush;
+    if (options.cache_direct) node["cache"]["direct"] = true;
+    if (options.cache_no_flush) node["cache"]["no-flush"] = true;
+    // Always: the default of a file node within a format node is another one than that of a file node alone.
     node["discard"] = options.discard ? "unmap" : "ignore";
 }
 
@@ -53,7 +54,7 @@ Json file_node(std::string_view name, std::string_view path, Access access, cons
     node["driver"] = "file";
     node["node-name"] = name;
     node["filename"] = path;
-    node["aio"] = word(options.aio);
+    if (options.aio != Aio::threads) node["aio"] = word(options.aio);
     set_access(node, access);
     set_shared(node, options);
     return node;
@@ -69,7 +70,8 @@ Json format_node(std::string_view name, std::string_view format, Json file, Acce
     set_shared(node, options);
     // "Zeroes become discards" is refused where discards are ignored (bdrv_parse_detect_zeroes() in block.c).
     const bool unmaps = options.detect_zeroes == DetectZeroes::unmap && !options.discard;
-    node["detect-zeroes"] = unmaps ? word(DetectZeroes::on) : word(options.detect_zeroes);
+    const DetectZeroes detect = unmaps ? DetectZeroes::on : options.detect_zeroes;
+    if (detect != DetectZeroes::off) node["detect-zeroes"] = word(detect);
     return node;
 }
 

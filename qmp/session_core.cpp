@@ -200,9 +200,9 @@ void SessionCore::on_bytes(std::string_view bytes) {
     if (lines_.overlong()) end(fmt::format("it sent a line of more than {} bytes", max_line));
 }
 
-void SessionCore::on_written(std::uint64_t ticket) {
+void SessionCore::on_written(std::uint64_t ticket, async::Clock::time_point when) {
     const auto found = requests_.find(ticket);
-    if (found != requests_.end() && found->second != nullptr) found->second->times.sent = async::Clock::now();
+    if (found != requests_.end() && found->second != nullptr) found->second->times.sent = when;
     written_.notify();
 }
 

@@ -40,7 +40,7 @@ class SessionCore final : public WireListener, public std::enable_shared_from_th
     void end_here(const std::string& reason);
 
     void on_bytes(std::string_view bytes) override;
-    void on_written(std::uint64_t ticket) override;
+    void on_written(std::uint64_t ticket, async::Clock::time_point when) override;
     void on_lost(const std::string& reason) override;
 
     std::string name;

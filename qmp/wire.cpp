@@ -121,6 +121,8 @@ bool Wire::withdraw(std::uint64_t ticket) {
 void Wire::write_queue() {
     while (!closed_ && !write_armed_ && !queue_.empty()) {
         Message& first = queue_.front();
+        // Before the call: the other side may run, and we not, before it returns.
+        const auto when = async::Clock::now();
         const ssize_t put = ::send(socket_.native_handle(), first.bytes.data() + first.written,
                                    first.bytes.size() - first.written, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (put < 0 && errno == EINTR) continue;
@@ -137,7 +139,7 @@ void Wire::write_queue() {
         if (first.written < first.bytes.size()) continue;
         const std::uint64_t ticket = first.ticket;
         queue_.pop_front();
-        if (const auto listener = listener_.lock()) listener->on_written(ticket);
+        if (const auto listener = listener_.lock()) listener->on_written(ticket, when);
     }
 }
 

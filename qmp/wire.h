@@ -29,8 +29,8 @@ namespace volchain::qmp {
 class WireListener {
   public:
     virtual void on_bytes(std::string_view bytes) = 0;
-    /// The last byte of the message was taken by the socket just now.
-    virtual void on_written(std::uint64_t ticket) = 0;
+    /// The socket has the last byte of the message; it was given to it at `when`.
+    virtual void on_written(std::uint64_t ticket, async::Clock::time_point when) = 0;
     /// The connection is gone, by itself; the last call.
     virtual void on_lost(const std::string& reason) = 0;
 

@@ -2,6 +2,7 @@
 #include "systemd/message.h"
 
 #include <cerrno>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -70,7 +71,8 @@ std::string Message::name() const {
 }
 
 void Message::put(char type, const void* value) {
-    count(sizeof(std::uint64_t));
+    const bool text = type == 's' || type == 'o' || type == 'g';
+    count(sizeof(std::uint64_t) + (text ? std::strlen(static_cast<const char*>(value)) : 0));
     check_append(sd_bus_message_append_basic(get(), type, value));
 }
 
@@ -80,7 +82,6 @@ void Message::put_bytes(const std::vector<std::uint8_t>& bytes) {
 }
 
 void Message::put_text(std::string_view text) {
-    count(text.size());
     put('s', wire_text(text).c_str());
 }
 
@@ -92,6 +93,7 @@ void Message::count(std::size_t bytes) {
 }
 
 void Message::open(char kind, const char* contents) {
+    count(sizeof(std::uint64_t));  // lengths, signatures, padding
     check_append(sd_bus_message_open_container(get(), kind, contents));
 }
 

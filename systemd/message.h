@@ -49,8 +49,9 @@ class Message {
     [[nodiscard]] std::string name() const;
 
     /// Appends values; the functions of marshal.h call these. The bus closes the connection of whoever sends
-    /// more than it takes (32 MiB is usual), so more than max_body_bytes are refused here, with Unsupported.
-    static constexpr std::size_t max_body_bytes = std::size_t{16} << 20;
+    /// more than it takes (32 MiB is usual), so more than max_body_bytes, estimated rather too high, are refused
+    /// here, with Unsupported.
+    static constexpr std::size_t max_body_bytes = std::size_t{24} << 20;
     void put(char type, const void* value);
     void put_bytes(const std::vector<std::uint8_t>& bytes);
     /// wire_text() of it.

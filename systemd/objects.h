@@ -5,16 +5,18 @@
 // elsewhere: the family is told how to find out whether one exists and how to list them. Nothing is registered
 // for the single object, so nothing can be stale.
 //
-// Method calls go through Requests (gate, limits, replies). Property reads and introspection are answered by
-// sd-bus at once and pass no gate: nothing secret is a property. A getter that throws fails the whole GetAll
-// or GetManagedObjects. Signals leave in the order in which things were said here, the changes of properties
-// of one turn together, and before the replies that follow.
+// Method calls go through Requests (gate, limits, replies). Property reads and introspection are answered at
+// once and pass no gate: nothing secret is a property. A getter that throws costs its property alone: that is
+// missing in GetAll, GetManagedObjects and InterfacesAdded, and an error where it is asked for by its name.
+// Signals leave in the order in which things were said here, the changes of properties of one turn together,
+// and before the replies that follow.
 #pragma once
 
 #include <functional>
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -92,18 +94,39 @@ class Objects {
 
     /// The family that a path belongs to, and the id in it; null for an object that is one of its kind.
     [[nodiscard]] Kin* kin_of(const std::string& path, Uuid& id);
+    /// The interfaces of an object, with its id; none where there is no such object.
+    [[nodiscard]] std::vector<const Registration*> registrations_of(const std::string& path, Uuid& id);
     [[nodiscard]] const InterfaceTable& table(const std::string& interface) const;
+
+    /// None, and a word in the log, where the getter throws.
+    [[nodiscard]] std::optional<Variant> value_of(const Registration& registration,
+                                                  const InterfaceTable::Property& property, Uuid id);
+    void append_properties(Message& message, const Registration& registration, Uuid id);
+    void append_interfaces(Message& message, const std::vector<const Registration*>& registrations, Uuid id);
+    /// Sees every message before sd-bus does, and answers those that ask for many properties.
+    static int answer(sd_bus_message* message, void* self, sd_bus_error* error) noexcept;
+    [[nodiscard]] bool answer_get_all(const Message& call);
+    [[nodiscard]] bool answer_managed_objects(const Message& call);
+    void append_managed_objects(Message& reply);
+
     [[nodiscard]] Message make_signal(const std::string& path, const std::string& interface,
                                       const std::string& member, std::string_view types) const;
     void send_signal(const Message& message);
     [[nodiscard]] Values values_of(const std::string& path);
     void flush_changes();
-    void sent(int result, std::string_view what);
+    void tell_changed(const std::string& path, const std::string& interface,
+                      const std::set<std::string>& properties);
+    /// Sends what `compose` makes. What cannot be told is a matter for the log, not for whoever changed it.
+    void tell(const std::string& path, const std::function<Message()>& compose) noexcept;
 
     Connection& connection_;
+    std::string root_;
     std::list<Kin> kin_;
     std::list<Registration> registrations_;
     Slot manager_;
+    Slot queries_;
+    /// Getters that were complained of.
+    std::set<std::string> failing_;
     /// Object path and interface; the properties that changed.
     std::map<std::pair<std::string, std::string>, std::set<std::string>> changes_;
     std::map<std::string, Values> remembered_;

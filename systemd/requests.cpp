@@ -11,7 +11,8 @@ namespace volchain::bus {
 
 Requests::Admission::Admission(Requests& requests, std::string sender, bool prompt)
     : requests_(&requests), sender_(std::move(sender)), prompt_(prompt) {
-    ++requests_->running_of_[sender_];
+    Load& load = requests_->load_of_[sender_];
+    ++(prompt_ ? load.prompt : load.waiting);
     if (prompt_) ++requests_->prompt_running_;
 }
 
@@ -23,8 +24,10 @@ Requests::Admission::Admission(Admission&& other) noexcept
 Requests::Admission::~Admission() {
     if (requests_ == nullptr) return;
     if (prompt_) --requests_->prompt_running_;
-    const auto place = requests_->running_of_.find(sender_);
-    if (--place->second == 0) requests_->running_of_.erase(place);
+    const auto place = requests_->load_of_.find(sender_);
+    Load& load = place->second;
+    --(prompt_ ? load.prompt : load.waiting);
+    if (load.prompt + load.waiting == 0) requests_->load_of_.erase(place);
 }
 
 Requests::Requests(Connection& connection, Gate& gate, Limits limits, std::function<void()> before_reply)
@@ -37,10 +40,11 @@ Requests::Requests(Connection& connection, Gate& gate, Limits limits, std::funct
 bool Requests::start(const InterfaceTable::Method& method, void* object,
                      const std::function<bool(Uuid)>* exists, Call call) {
     const bool prompt = method.reply == Reply::prompt;
-    const auto place = running_of_.find(call.sender());
-    if (place != running_of_.end()) {
-        if (place->second >= limits_.per_sender) return false;
-        if (prompt && prompt_running_ >= limits_.total) return false;
+    const auto place = load_of_.find(call.sender());
+    if (place != load_of_.end()) {
+        if (prompt && (place->second.prompt >= limits_.per_sender || prompt_running_ >= limits_.total))
+            return false;
+        if (!prompt && place->second.waiting >= limits_.waiting_per_sender) return false;
     }
     Admission admission(*this, call.sender(), prompt);
     std::string what = call.str();

@@ -21,10 +21,11 @@
 namespace volchain::bus {
 
 struct Limits {
-    /// Calls with Reply::prompt, of all callers.
+    /// Calls with Reply::prompt: of all callers, and of one.
     std::size_t total = 512;
-    /// All calls of one caller.
     std::size_t per_sender = 64;
+    /// Calls with Reply::deferred, of one caller: a manager of many VMs waits for many jobs.
+    std::size_t waiting_per_sender = 1000;
 };
 
 class Requests {
@@ -68,8 +69,14 @@ class Requests {
     Gate& gate_;
     Limits limits_;
     std::function<void()> before_reply_;
+    /// The running calls of one caller.
+    struct Load {
+        std::size_t prompt = 0;
+        std::size_t waiting = 0;
+    };
+
     std::size_t prompt_running_ = 0;
-    std::map<std::string, std::size_t> running_of_;
+    std::map<std::string, Load> load_of_;
     async::TaskGroup tasks_;
 };
 

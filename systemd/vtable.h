@@ -57,7 +57,7 @@ enum class Change {
 /// How long a call may stay open.
 enum class Reply {
     prompt,    // as soon as the work is done
-    deferred,  // when something happens, maybe in hours: counts against its caller's limit only
+    deferred,  // when something happens, maybe in hours: there may be many of one caller
 };
 
 /// The table without its types: what Objects works with.

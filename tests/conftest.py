@@ -2,6 +2,7 @@
 """Fixtures: a directory with a short path (Unix sockets), a bus, the daemon, a client; all gone afterwards."""
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -11,6 +12,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from harness.bus import Bus  # noqa: E402
 from harness.client import Client  # noqa: E402
 from harness.daemon import Daemon  # noqa: E402
+from harness.linux_guest import LinuxGuest, build  # noqa: E402
 from harness.qemu import Qemu  # noqa: E402
 
 
@@ -73,11 +75,46 @@ def qemus(directory):
         qemu.kill()
 
 
+@pytest.fixture(scope="session")
+def guest_image():
+    return build()
+
+
+@pytest.fixture
+def guests(directory, guest_image):
+    """Makes real Linux guests that are gone afterwards: guests("name", disks, ...), booted."""
+    started = []
+
+    def make(name, disks, **options):
+        guest = LinuxGuest(f"{directory}/{name}", disks, image=guest_image, **options)
+        started.append(guest)
+        return guest.start()
+    yield make
+    for guest in started:
+        guest.kill()
+
+
+@pytest.fixture
+def small_filesystem(directory):
+    """Makes file systems of so many MiB, mounted: a tmpfs, so that writes find it full at once."""
+    mounted = []
+
+    def make(mebibytes):
+        path = f"{directory}/small{len(mounted)}"
+        os.mkdir(path)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}M", "tmpfs", path], check=True, timeout=20)
+        mounted.append(path)
+        return path
+    yield make
+    for path in mounted:
+        subprocess.run(["umount", "-l", path], check=True, timeout=20)
+
+
 @pytest.hookimpl(tryfirst=True, hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """The end of the daemon's log goes with a failure."""
     outcome = yield
     report = outcome.get_result()
     daemon = item.funcargs.get("daemon") if hasattr(item, "funcargs") else None
-    if report.failed and daemon is not None:
+    if report.failed and daemon is not None and os.path.exists(daemon.log_path):
         report.sections.append(("volchaind", daemon.text()[-8000:]))

@@ -59,4 +59,15 @@ Task<> TaskGroup::join(Deadline deadline) {
     while (!running_.empty()) co_await idle_.wait(deadline, running_.front().what);
 }
 
+Task<> TaskGroup::drain() {
+    std::exception_ptr stopped;
+    co_await keep_failure(join(no_deadline), stopped);
+    if (!stopped) co_return;
+    const bool throws = co_await asio::this_coro::throw_if_cancelled();
+    co_await ignore_cancellation();
+    co_await stop();
+    co_await asio::this_coro::throw_if_cancelled(throws);
+    std::rethrow_exception(stopped);
+}
+
 }  // namespace volchain::async

@@ -30,6 +30,9 @@ class TaskGroup {
     Task<> stop();
     /// Refuses new tasks and returns when the running ones have ended by themselves; Timeout at the deadline.
     Task<> join(Deadline deadline);
+    /// Refuses new tasks and returns when the running ones have ended; where the caller is stopped meanwhile, they are
+    /// too. For a group that lives in one coroutine: nothing may be awaited between the first spawn() and this.
+    Task<> drain();
 
     [[nodiscard]] std::size_t size() const noexcept { return running_.size(); }
     [[nodiscard]] const Executor& executor() const noexcept { return executor_; }

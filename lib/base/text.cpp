@@ -90,6 +90,21 @@ std::string joined(const std::vector<std::string>& items, std::string_view separ
     return fmt::format("{}", fmt::join(items, separator));
 }
 
+std::string base64(std::string_view bytes) {
+    constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::string text;
+    text.reserve((bytes.size() + 2) / 3 * 4);
+    for (std::size_t at = 0; at < bytes.size(); at += 3) {
+        const std::string_view group = bytes.substr(at, 3);
+        std::uint32_t bits = 0;
+        for (std::size_t i = 0; i < 3; ++i)
+            bits = bits << 8 | (i < group.size() ? static_cast<std::uint8_t>(group[i]) : 0U);
+        for (std::size_t i = 0; i < 4; ++i)
+            text += i <= group.size() ? digits[bits >> (18 - 6 * i) & 63U] : '=';
+    }
+    return text;
+}
+
 std::string file_name_part(std::string_view name, std::size_t limit) {
     std::string part;
     for (const char c : name.substr(0, limit)) {

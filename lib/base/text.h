@@ -29,6 +29,9 @@ void check_name(std::string_view what, std::string_view name);
 
 [[nodiscard]] std::string joined(const std::vector<std::string>& items, std::string_view separator);
 
+/// RFC 4648, with padding.
+[[nodiscard]] std::string base64(std::string_view bytes);
+
 /// "name" with everything but letters, digits, '.', '_' and '-' turned into '_', at most `limit` bytes: safe
 /// as a part of a file name. Never empty, never beginning with '.' or '-'.
 [[nodiscard]] std::string file_name_part(std::string_view name, std::size_t limit = 64);

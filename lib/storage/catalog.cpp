@@ -63,6 +63,8 @@ void Catalog::put(std::map<Uuid, T>& all, ObjectKind kind, const T& record) {
 }
 
 void Catalog::apply(const VolumeRecord& record) {
+    if (const auto before = volumes_.find(record.id); before != volumes_.end())
+        volume_by_path_.erase(path(before->second));
     volume_by_path_[path(record)] = record.id;
     put(volumes_, ObjectKind::volume, record);
 }
@@ -236,7 +238,11 @@ Uuid Catalog::backing(const Uuid& volume) const {
 std::vector<Uuid> Catalog::children(const Uuid& volume) const {
     const auto found = children_by_backing_path_.find(path(this->volume(volume)));
     if (found == children_by_backing_path_.end()) return {};
-    return {found->second.begin(), found->second.end()};
+    std::vector<Uuid> children;
+    // The facts of a volume may be known before it is recorded.
+    std::copy_if(found->second.begin(), found->second.end(), std::back_inserter(children),
+                 [this](const Uuid& child) { return volumes_.contains(child); });
+    return children;
 }
 
 std::vector<Uuid> Catalog::chain(const Uuid& top) const {
@@ -250,12 +256,6 @@ std::vector<Uuid> Catalog::chain(const Uuid& top) const {
 std::optional<Timestamp> Catalog::frozen_since(const Uuid& vm) const {
     const auto found = frozen_.find(vm);
     return found == frozen_.end() ? std::nullopt : std::optional(found->second);
-}
-
-std::vector<Uuid> Catalog::frozen_vms() const {
-    std::vector<Uuid> ids;
-    for (const auto& [vm, since] : frozen_) ids.push_back(vm);
-    return ids;
 }
 
 std::vector<Uuid> Catalog::stale_manifests() const {

@@ -156,8 +156,9 @@ class CreateDisk {
 
     async::Task<> run(DiskRequest request) {
         std::exception_ptr failure;
-        co_await async::keep_failure(forward(std::move(request)), failure);
-        if (failure && !finished(job_->record().state)) co_await undo(to_error(failure));
+        co_await async::keep_failure(forward(request), failure);
+        if (failure && !finished(job_->record().state))
+            co_await undo(to_error(failure).during("disk " + quote(request.name)));
     }
 
     async::Task<> undo(Error reason) {

@@ -107,24 +107,31 @@ SnapshotRecord new_snapshot(Engine& engine, const SnapshotRequest& request) {
 
 class CreateSnapshot {
   public:
-    CreateSnapshot(Engine& engine, JobPtr job, Overlays overlays, const Uuid& snapshot)
-        : engine_(engine), job_(std::move(job)), overlays_(std::move(overlays)), snapshot_(snapshot) {}
+    CreateSnapshot(Engine& engine, JobPtr job, Overlays overlays, const Uuid& snapshot, QuiesceMode quiesce)
+        : engine_(engine),
+          job_(std::move(job)),
+          overlays_(std::move(overlays)),
+          snapshot_(snapshot),
+          quiesce_(quiesce) {}
 
-    static Json plan(const Overlays& overlays, const Uuid& snapshot) {
+    static Json plan(const Overlays& overlays, const Uuid& snapshot, QuiesceMode quiesce) {
         Json plan = overlays.plan();
         plan["snapshot"] = snapshot.str();
+        plan["quiesce"] = word(quiesce);
         return plan;
     }
     static CreateSnapshot from_plan(Engine& engine, JobPtr job) {
         const JsonReader plan(job->record().plan, "plan of job " + job->id().str(), ErrorCode::internal);
         const Uuid snapshot = Uuid::parse(plan.at("snapshot").string()).value_or(Uuid{});
-        return {engine, std::move(job), Overlays::from_plan(engine, plan), snapshot};
+        const auto quiesce = from_word<QuiesceMode>(plan.at("quiesce").string());
+        return {engine, std::move(job), Overlays::from_plan(engine, plan), snapshot,
+                quiesce.value_or(QuiesceMode::automatic)};
     }
 
     /// From the record to the end.
-    async::Task<> run(QuiesceMode quiesce, async::Clock::duration freeze_timeout) {
+    async::Task<> run(async::Clock::duration freeze_timeout) {
         std::exception_ptr failure;
-        co_await async::keep_failure(forward(quiesce, freeze_timeout), failure);
+        co_await async::keep_failure(forward(freeze_timeout), failure);
         if (!failure || finished(job_->record().state)) co_return;
         if (switched_)
             co_await settle(to_error(failure));
@@ -144,31 +151,33 @@ class CreateSnapshot {
     }
 
   private:
-    async::Task<> forward(QuiesceMode quiesce, async::Clock::duration freeze_timeout) {
+    [[nodiscard]] Json current_plan() const { return plan(overlays_, snapshot_, quiesce_); }
+
+    async::Task<> forward(async::Clock::duration freeze_timeout) {
         if (overlays_.live())
-            co_await forward_live(quiesce, freeze_timeout);
+            co_await forward_live(freeze_timeout);
         else
-            co_await forward_offline(quiesce);
+            co_await forward_offline();
     }
 
-    async::Task<> forward_live(QuiesceMode quiesce, async::Clock::duration freeze_timeout) {
+    async::Task<> forward_live(async::Clock::duration freeze_timeout) {
         co_await job_->step("files");
         co_await overlays_.create_files();
-        job_->set_plan(plan(overlays_, snapshot_));
+        job_->set_plan(current_plan());
         co_await job_->step("nodes");
         opened_ = true;
         co_await overlays_.add_nodes();
-        job_->set_plan(plan(overlays_, snapshot_));
+        job_->set_plan(current_plan());
 
-        FreezeWindow window(engine_, engine_.catalog().snapshot(snapshot_).vm);
-        if (quiesce != QuiesceMode::off) {
+        FreezeWindow window(engine_, engine_.vm(engine_.catalog().snapshot(snapshot_).vm));
+        if (quiesce_ != QuiesceMode::off) {
             co_await job_->step("freeze");
             co_await job_->or_cancel(window.open(freeze_timeout));
-            if (quiesce == QuiesceMode::require && !window.frozen())
+            if (quiesce_ == QuiesceMode::require && !window.frozen())
                 throw Error(ErrorCode::quiesce_failed, "the guest cannot be frozen: {}", window.why());
         }
         co_await switch_over(window);
-        co_await conclude(window, quiesce);
+        co_await conclude(window);
     }
 
     /// The part that is in a hurry: nothing is written between the freeze and the thaw.
@@ -192,15 +201,15 @@ class CreateSnapshot {
         }
     }
 
-    async::Task<> forward_offline(QuiesceMode quiesce) {
-        if (quiesce == QuiesceMode::require)
+    async::Task<> forward_offline() {
+        if (quiesce_ == QuiesceMode::require)
             throw Error(ErrorCode::not_running,
                         "the VM is down: there is no guest to freeze (and no need to)");
         co_await job_->step("lock");
         co_await overlays_.lock_images();
         co_await job_->step("files");
         co_await overlays_.create_files();
-        job_->set_plan(plan(overlays_, snapshot_));
+        job_->set_plan(current_plan());
         co_await job_->step("bitmaps");
         opened_ = true;
         co_await overlays_.carry_bitmaps();
@@ -211,18 +220,15 @@ class CreateSnapshot {
         co_await finish(std::move(snapshot), Json::object());
     }
 
-    async::Task<> conclude(FreezeWindow& window, QuiesceMode quiesce) {
-        if (quiesce == QuiesceMode::require && !window.held()) {
-            Error reason(ErrorCode::quiesce_failed, "{}; the snapshot was undone", window.why());
-            co_return co_await merge_back(engine_, job_, overlays_, snapshot_, std::move(reason));
-        }
+    async::Task<> conclude(FreezeWindow& window) {
+        if (quiesce_ == QuiesceMode::require && !window.held()) co_return co_await withdraw(window.why());
         SnapshotRecord snapshot = engine_.catalog().snapshot(snapshot_);
         if (window.held())
             snapshot.consistency =
                 window.flushes_applications() ? Consistency::application : Consistency::filesystem;
-        Json result = times(window, quiesce);
+        Json result = times(window);
         // A crash between here and the end must not lose what was reached.
-        Json with_outcome = plan(overlays_, snapshot_);
+        Json with_outcome = current_plan();
         with_outcome["consistency"] = word(snapshot.consistency);
         with_outcome["result"] = result;
         job_->set_plan(std::move(with_outcome));
@@ -230,13 +236,19 @@ class CreateSnapshot {
         co_await finish(std::move(snapshot), std::move(result));
     }
 
-    [[nodiscard]] Json times(const FreezeWindow& window, QuiesceMode quiesce) const {
+    /// A snapshot that was taken, but is not what was asked for.
+    async::Task<> withdraw(std::string why) {
+        Error reason(ErrorCode::quiesce_failed, "{}; the snapshot was undone", why);
+        co_await merge_back(engine_, job_, overlays_, snapshot_, std::move(reason));
+    }
+
+    [[nodiscard]] Json times(const FreezeWindow& window) const {
         const auto usec = [](async::Clock::duration duration) {
             return duration_cast<Microseconds>(duration).count();
         };
         Json result;
         result["switch-usec"] = usec(switch_times_.answered - switch_times_.sent);
-        if (quiesce != QuiesceMode::off && !window.held()) result["quiesce"] = window.why();
+        if (quiesce_ != QuiesceMode::off && !window.held()) result["quiesce"] = window.why();
         if (!window.times()) return result;
         const FreezeTimes& times = *window.times();
         const auto frozen = times.thaw_sent - times.frozen;
@@ -287,11 +299,16 @@ class CreateSnapshot {
         const Overlays::Side side = co_await overlays_.settle();
         if (side == Overlays::Side::before_switch)
             co_return co_await undo(Error(reason.code(), "{}; the snapshot was undone", reason.what()));
+        const JsonReader plan(job_->record().plan, "plan of job " + job_->id().str(), ErrorCode::internal);
+        const auto reached = plan.find("consistency");
+        if (!reached && quiesce_ == QuiesceMode::require) {
+            std::string why = fmt::format("whether the guest was frozen is not known: {}", reason.what());
+            co_return co_await withdraw(std::move(why));
+        }
         job_->log().notice("the switch to the new overlays had happened; the snapshot is finished");
         SnapshotRecord snapshot = engine_.catalog().snapshot(snapshot_);
         Json result;
-        const JsonReader plan(job_->record().plan, "plan of job " + job_->id().str(), ErrorCode::internal);
-        if (const auto reached = plan.find("consistency")) {
+        if (reached) {
             snapshot.consistency = from_word<Consistency>(reached->string()).value_or(Consistency::crash);
             result = plan.at("result").json();
         } else {
@@ -304,6 +321,7 @@ class CreateSnapshot {
     JobPtr job_;
     Overlays overlays_;
     Uuid snapshot_;
+    QuiesceMode quiesce_;
     bool opened_ = false;    ///< QEMU may have had the new files
     bool switched_ = false;  ///< or nobody knows
     qmp::CallTimes switch_times_{};
@@ -311,8 +329,8 @@ class CreateSnapshot {
 
 async::Task<> run(Engine& engine, JobPtr job, Overlays overlays, Uuid snapshot, QuiesceMode quiesce,
                   async::Clock::duration freeze_timeout) {
-    CreateSnapshot operation(engine, std::move(job), std::move(overlays), snapshot);
-    co_await operation.run(quiesce, freeze_timeout);
+    CreateSnapshot operation(engine, std::move(job), std::move(overlays), snapshot, quiesce);
+    co_await operation.run(freeze_timeout);
 }
 
 }  // namespace
@@ -339,7 +357,7 @@ async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
 
     JobRequest job("create-snapshot", {ObjectKind::vm, request.vm}, request.owner_uid);
     job.locks = vm_and_disks(request.vm, disks);
-    job.plan = CreateSnapshot::plan(overlays, snapshot.id);
+    job.plan = CreateSnapshot::plan(overlays, snapshot.id, request.quiesce);
     job.changes.put(snapshot);
     const auto timeout = request.freeze_timeout.value_or(engine.settings().freeze_timeout);
     Operation operation = [&engine, overlays = std::make_shared<Overlays>(std::move(overlays)),

@@ -14,10 +14,22 @@
 namespace volchain::storage {
 namespace {
 
+ErrorCode code_of(int sqlite_code) {
+    switch (sqlite_code) {
+        case SQLITE_FULL:
+            return ErrorCode::no_space;
+        case SQLITE_CONSTRAINT:  // the records contradict each other: trying again does not help
+            return ErrorCode::already_exists;
+        case SQLITE_BUSY:
+            return ErrorCode::busy;
+        default:
+            return ErrorCode::internal;
+    }
+}
+
 [[noreturn]] void fail(sqlite3* database, std::string_view activity) {
-    const int code = sqlite3_errcode(database);
-    throw Error(code == SQLITE_FULL ? ErrorCode::no_space : ErrorCode::internal, "state database: {}: {}",
-                activity, sqlite3_errmsg(database));
+    throw Error(code_of(sqlite3_errcode(database)), "state database: {}: {}", activity,
+                sqlite3_errmsg(database));
 }
 
 }  // namespace
@@ -94,7 +106,12 @@ Database::Database(const std::string& path) {
     // One daemon at a time: the lock is taken with the first statement and kept, so there is no need for the
     // shared memory file either.
     execute("PRAGMA locking_mode=EXCLUSIVE");
-    execute("PRAGMA journal_mode=WAL");
+    try {
+        execute("PRAGMA journal_mode=WAL");
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::busy) throw;
+        throw Error(ErrorCode::busy, "another process has the state database {} open", quote(path));
+    }
     execute("PRAGMA synchronous=FULL");
     execute("PRAGMA foreign_keys=ON");
 }

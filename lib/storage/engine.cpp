@@ -15,6 +15,7 @@ namespace {
 constexpr auto recovery_limit = std::chrono::seconds(20);
 /// How long a stop waits for operations to end by themselves.
 constexpr auto stop_limit = std::chrono::seconds(30);
+constexpr auto last_manifests_limit = std::chrono::seconds(5);
 
 }  // namespace
 
@@ -40,9 +41,8 @@ void Engine::tell(ObjectId object, ChangeKind change) {
 // ------------------------------------------------------------------------------------------------------------
 
 async::Task<> Engine::start() {
-    // First of all, those who cannot wait.
+    // First of all, as those who were left frozen cannot wait.
     for (const auto& [id, record] : catalog_.vms()) (void)attend(record);
-    for (const Uuid& vm : catalog_.frozen_vms()) spawn(thaw_until_answered(*this, vm), "thawing a guest");
 
     co_await inspect_volumes(catalog_.ids(ObjectKind::volume));
     for (const Uuid& pool : catalog_.ids(ObjectKind::pool)) co_await inspect_pool(pool, true);
@@ -52,16 +52,33 @@ async::Task<> Engine::start() {
     resume_unfinished_jobs(*this);
     const auto limit = async::after(recovery_limit);
     for (auto& [id, vm] : vms_) vm->start();
+    co_await look_at_vms();
     co_await wait_for_recovery(*this, limit);
     tasks_.spawn(watch_pools(), "watching the pools");
     tasks_.spawn(write_stale_manifests(), "writing manifests");
     write_manifests();
 }
 
+/// So that the first who asks is told what runs. A monitor that does not answer is waited for by its VM.
+async::Task<> Engine::look_at_vms() {
+    const auto look = [](Vm& vm, async::Deadline deadline) -> async::Task<> {
+        std::exception_ptr told_as_state;
+        co_await async::keep_failure(vm.look_now(deadline), told_as_state);
+    };
+    async::TaskGroup looks(executor_);
+    const auto deadline = async::after(settings_.greeting_timeout);
+    for (auto& [id, vm] : vms_) looks.spawn(look(*vm, deadline), "looking at a VM");
+    co_await looks.drain();
+}
+
 async::Task<> Engine::stop() {
     co_await async::ignore_cancellation();
     co_await jobs_.stop(async::after(stop_limit));
     co_await tasks_.stop();
+    // What a pool that is away keeps from being written now is written after the next start.
+    std::exception_ptr left;
+    co_await async::keep_failure(
+        async::with_deadline(write_manifests_now(), async::after(last_manifests_limit), "the manifests"), left);
     for (auto& [id, vm] : vms_) co_await vm->stop();
 }
 
@@ -91,6 +108,8 @@ const Vm& Engine::vm(const Uuid& id) const {
 Vm& Engine::attend(const VmRecord& record) {
     auto& place = vms_[record.id];
     place = std::make_unique<Vm>(executor_, record, settings_, static_cast<VmOwner&>(*this));
+    if (catalog_.frozen_since(record.id))
+        place->spawn(thaw_until_answered(*this, *place, place->boots()), "thawing the guest");
     return *place;
 }
 
@@ -103,8 +122,20 @@ async::Task<> Engine::neglect(Uuid id) {
     co_await vm->stop();
 }
 
-void Engine::vm_changed(const Uuid& vm) {
-    tell({ObjectKind::vm, vm}, ChangeKind::changed);
+async::Task<> Engine::attend_anew(VmRecord record) {
+    const std::unique_ptr<Vm> before = std::move(vms_[record.id]);
+    (void)attend(record);
+    if (before) co_await before->stop();
+    vm(record.id).start();
+}
+
+void Engine::vm_changed(const Uuid& id) {
+    tell({ObjectKind::vm, id}, ChangeKind::changed);
+    if (!vms_.contains(id) || !vm(id).down()) return;
+    // QEMU writes bitmaps and marks into an image when it closes it, or leaves them wrong when it dies.
+    std::vector<Uuid> closed;
+    for (const Uuid& disk : catalog_.disks_of_vm(id)) closed.push_back(catalog_.disk(disk).active);
+    if (!closed.empty()) spawn(inspect_volumes(std::move(closed)), "looking at images that were closed");
 }
 
 async::Task<> Engine::vm_connected(Uuid id) {
@@ -134,9 +165,13 @@ async::Task<> Engine::adopt_disks(Uuid id) {
         Adoption adoption = adopt(catalog_, record, vm(id).disks());
         std::vector<Uuid> added;
         for (const VolumeRecord& volume : adoption.volumes) added.push_back(volume.id);
+        std::vector<Uuid> new_pools;
+        for (const auto& [pool, path] : adoption.pool_paths)
+            if (!pool_status_.contains(pool)) new_pools.push_back(pool);
         if (!adoption.changes.empty()) {
             adoption.changes.put(ManifestStale{id, true});
             co_await catalog_.commit(std::move(adoption.changes), Durability::power);
+            for (const Uuid& pool : new_pools) co_await inspect_pool(pool, true);
             co_await inspect_volumes(std::move(added));
             write_manifests();
         }
@@ -153,6 +188,19 @@ std::vector<UnmanagedDevice> Engine::unmanaged(const Uuid& id) const {
 std::optional<Engine::ThawTurn> Engine::begin_thaw(const Uuid& vm) {
     if (!thawing_.insert(vm).second) return std::nullopt;
     return ThawTurn(*this, vm);
+}
+
+async::Task<> Engine::pause_thaw(async::Deadline end) {
+    try {
+        co_await thaws_.wait(end, "the time for another thaw");
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::timeout) throw;
+    }
+}
+
+async::Task<> Engine::wait_thawed(Uuid vm, async::Deadline deadline) {
+    if (thawing_.contains(vm)) thaws_.notify();
+    while (thawing_.contains(vm)) co_await thaws_.wait(deadline, "the guest to be thawed");
 }
 
 // --- volumes and pools
@@ -172,10 +220,11 @@ async::Task<> Engine::inspect_volume(Uuid id) {
 }
 
 async::Task<> Engine::inspect_volumes(std::vector<Uuid> volumes) {
+    // One who was stopped before this began has to come as far as drain() all the same.
+    co_await async::ignore_cancellation();
     async::TaskGroup group(executor_);
     for (const Uuid& volume : volumes) group.spawn(inspect_volume(volume), "reading the header of a volume");
-    co_await async::ignore_cancellation();
-    co_await group.join(async::no_deadline);
+    co_await group.drain();
 }
 
 std::string Engine::broken(const Uuid& disk) const {
@@ -214,6 +263,8 @@ async::Task<> Engine::inspect_pool(Uuid pool, bool probe_reflink) {
                          known.reflink != status.reflink || known.capacity != status.capacity;
     known = status;
     if (changed) tell({ObjectKind::pool, pool}, ChangeKind::changed);
+    // What could not be written while it was away.
+    if (changed && status.state == PoolState::ok && !catalog_.stale_manifests().empty()) write_manifests();
 }
 
 async::Task<> Engine::watch_pools() {
@@ -238,7 +289,18 @@ async::Task<> Engine::write_stale_manifests() {
     while (true) {
         while (!manifests_wanted_) co_await manifests_asked_.wait(async::no_deadline, "a manifest to write");
         manifests_wanted_ = false;
-        for (const Uuid& vm : catalog_.stale_manifests()) co_await write_manifest_of(vm);
+        co_await write_manifests_now();
+    }
+}
+
+async::Task<> Engine::write_manifests_now() {
+    for (const Uuid& vm : catalog_.stale_manifests()) {
+        std::exception_ptr failure;
+        co_await async::keep_failure(write_manifest_of(vm), failure);
+        if (!failure) continue;
+        const Error error = to_error(failure);
+        if (error.code() == ErrorCode::cancelled) throw error;
+        log().with("VOLCHAIN_VM", vm.str()).warning("cannot write its manifests: {}", error.what());
     }
 }
 

@@ -60,16 +60,19 @@ class Engine final : private VmOwner {
     [[nodiscard]] const Jobs& jobs() const noexcept { return jobs_; }
     /// For blocking work on files.
     [[nodiscard]] async::Workers& files() noexcept { return files_; }
-    /// Starts a task that belongs to no job (thawing). At shutdown it is not started any more.
+    /// Starts a task that belongs to no job and no VM. At shutdown it is not started any more.
     void spawn(async::Task<> task, std::string what) noexcept;
 
     // --- VMs ---
     /// The VM as it is now. Throws NotFound. It is there as long as its record and its lock are.
     [[nodiscard]] Vm& vm(const Uuid& id);
     [[nodiscard]] const Vm& vm(const Uuid& id) const;
-    /// Begins, and ends, to look after a VM.
+    /// Begins, and ends, to look after a VM: one that may be frozen is thawed.
     Vm& attend(const VmRecord& record);
     async::Task<> neglect(Uuid vm);
+    /// The VM has other sockets now: the connections to the old ones are closed, then new ones made. The VM's lock is held
+    /// by the caller.
+    async::Task<> attend_anew(VmRecord record);
     /// Holds the records against the disks of the running VM; the VM's lock is held by the caller.
     async::Task<> adopt_disks(Uuid vm);
     [[nodiscard]] std::vector<UnmanagedDevice> unmanaged(const Uuid& vm) const;
@@ -82,7 +85,9 @@ class Engine final : private VmOwner {
             : engine_(std::exchange(other.engine_, nullptr)), vm_(other.vm_) {}
         ThawTurn& operator=(ThawTurn&&) = delete;
         ~ThawTurn() {
-            if (engine_ != nullptr) engine_->thawing_.erase(vm_);
+            if (engine_ == nullptr) return;
+            engine_->thawing_.erase(vm_);
+            engine_->thaws_.notify();
         }
 
       private:
@@ -90,6 +95,10 @@ class Engine final : private VmOwner {
         Uuid vm_;
     };
     [[nodiscard]] std::optional<ThawTurn> begin_thaw(const Uuid& vm);
+    /// Waits between one thaw and the next, at most until `end`.
+    async::Task<> pause_thaw(async::Deadline end);
+    /// Returns when nobody sends thaws to the VM (any more), and hurries those who do; Timeout at the deadline.
+    async::Task<> wait_thawed(Uuid vm, async::Deadline deadline);
 
     // --- volumes and pools ---
     /// Reads the header of a volume again.
@@ -109,10 +118,12 @@ class Engine final : private VmOwner {
     async::Task<> vm_connected(Uuid vm) override;
 
     void tell(ObjectId object, ChangeKind change);
+    async::Task<> look_at_vms();
     void lock_changed(const ObjectId& object);
     async::Task<> adopt_when_free(Uuid vm);
     async::Task<> watch_pools();
     async::Task<> write_stale_manifests();
+    async::Task<> write_manifests_now();
     async::Task<> write_manifest_of(Uuid vm);
 
     async::Executor executor_;
@@ -126,6 +137,7 @@ class Engine final : private VmOwner {
     std::map<Uuid, PoolStatus> pool_status_;
     std::set<Uuid> adoption_waits_;  ///< until the VM's lock is free
     std::set<Uuid> thawing_;
+    async::Condition thaws_;  ///< one has ended, or is wanted at once
     bool manifests_wanted_ = false;
     async::Condition manifests_asked_;
     async::TaskGroup tasks_;

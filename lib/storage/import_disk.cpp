@@ -67,9 +67,9 @@ async::Task<std::vector<Layer>> read_chain(Engine& engine, Catalog::Place top,
         auto inspect = [pool, file = place->file, format] {
             return inspect_foreign_image(pool, file, format);
         };
-        Layer layer{*place, co_await engine.files().run(std::move(inspect))};
-        const auto reference = layer.facts.backing;
-        layers.push_back(std::move(layer));
+        VolumeFacts facts = co_await engine.files().run(std::move(inspect));
+        const auto reference = facts.backing;
+        layers.push_back(Layer{*place, std::move(facts)});
         place.reset();
         if (!reference) break;
         if (layers.size() == max_layers ||

@@ -110,12 +110,12 @@ async::Task<> Job::succeed(Changes changes, Json result) {
 async::Task<> Job::fail(Changes changes, Error error) {
     const bool cancelled = error.code() == ErrorCode::cancelled;
     const JobState state = cancelled ? JobState::cancelled : JobState::failed;
-    record_.error = std::move(error);
+    record_.error = error.during(fmt::format("{} of {}", record_.kind, catalog_.describe(record_.subject)));
     co_await end(std::move(changes), state);
     if (cancelled)
         log_.info("{} cancelled", record_.kind);
     else
-        log_.warning("{} failed: {}", record_.kind, record_.error->what());
+        log_.warning("failed: {}", record_.error->what());
 }
 
 async::Task<> Job::end(Changes changes, JobState state) {

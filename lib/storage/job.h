@@ -59,7 +59,8 @@ class Job {
     void progress(std::uint64_t done, std::uint64_t total);
 
     /// The end. `changes` are what the operation changes with it. Does not fail: while the state directory
-    /// cannot be written, the job stays where it is and tries again.
+    /// cannot be written, the job stays where it is and tries again. What is told of an error begins with the
+    /// job's kind and subject.
     async::Task<> succeed(Changes changes, Json result);
     async::Task<> fail(Changes changes, Error error);
 

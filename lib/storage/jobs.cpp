@@ -38,6 +38,8 @@ async::Task<Uuid> Jobs::start(JobRequest request, Operation operation) {
     record.owner_uid = request.owner_uid;
     record.plan = std::move(request.plan);
 
+    if (stopping_)
+        throw Error(ErrorCode::cancelled, "{} is not started any more: shutting down", request.kind);
     auto held = locks_.take(std::move(request.locks), request.kind, record.id);
     request.changes.put(record);
     co_await catalog_.commit(std::move(request.changes), Durability::power);
@@ -68,7 +70,11 @@ async::Task<> Jobs::run(JobPtr job, Operation operation) {
     } catch (...) {
         failure = std::current_exception();
     }
-    if (failure && !finished(job->record().state)) co_await job->fail(Changes{}, to_error(failure));
+    if (!finished(job->record().state)) {
+        Error reason(ErrorCode::internal, std::string("it came to no end"));
+        if (failure) reason = to_error(failure);
+        co_await job->fail(Changes{}, std::move(reason));
+    }
     live_.erase(job->id());
 }
 
@@ -83,13 +89,17 @@ async::Task<> Jobs::sweep() {
         for (const auto& [id, record] : catalog_.jobs())
             if (finished(record.state) && record.finished + keep_finished_ < now())
                 changes.remove(ObjectKind::job, id);
-        if (!changes.empty()) co_await catalog_.commit(std::move(changes), Durability::process);
+        std::exception_ptr failure;
+        if (!changes.empty())
+            co_await async::keep_failure(catalog_.commit(std::move(changes), Durability::process), failure);
+        if (failure) log().warning("cannot forget finished jobs yet: {}", to_error(failure).what());
         co_await async::sleep_until(
             async::after(std::min<async::Clock::duration>(sweep_interval, keep_finished_)));
     }
 }
 
 async::Task<> Jobs::stop(async::Deadline deadline) {
+    stopping_ = true;
     co_await housekeeping_.stop();
     std::exception_ptr timeout;
     try {

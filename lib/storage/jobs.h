@@ -48,7 +48,8 @@ class Jobs {
     /// The live job; null for one that ended before (its record is in the catalog).
     [[nodiscard]] JobPtr find(const Uuid& id) const;
 
-    /// Waits for the jobs that run, which take no new steps into the future: at most until the deadline.
+    /// Starts no more jobs and waits for those that run, at most until the deadline; those that have not ended then
+    /// are left to recovery.
     async::Task<> stop(async::Deadline deadline);
 
   private:
@@ -61,6 +62,7 @@ class Jobs {
     std::chrono::seconds keep_finished_;
     std::function<void(Uuid)> watcher_;
     std::map<Uuid, JobPtr> live_;
+    bool stopping_ = false;
     async::TaskGroup operations_;
     async::TaskGroup housekeeping_;
 };

@@ -19,6 +19,15 @@ Json reference(const Uuid& id) {
     return id.nil() ? Json(nullptr) : Json(id.str());
 }
 
+/// A configuration is whatever its manager gave us; JSON holds only text.
+void put_config(Json& place, const std::string& config, const std::string& type) {
+    if (valid_utf8(config))
+        place["config"] = config;
+    else
+        place["config-base64"] = base64(config);
+    place["config-type"] = type;
+}
+
 Json volumes_of(const Catalog& catalog, const Uuid& disk) {
     Json all = Json::array();
     for (const Uuid& id : catalog.volumes_of_disk(disk)) {
@@ -57,19 +66,19 @@ Json snapshots_of(const Catalog& catalog, const Uuid& vm) {
         Json excluded = Json::array();
         for (const ExcludedDisk& part : snapshot.excluded)
             excluded.push_back({{"disk", reference(part.disk)}, {"why", part.why}});
-        all.push_back({{"id", id.str()},
-                       {"name", snapshot.name},
-                       {"description", snapshot.description},
-                       {"parent", reference(snapshot.parent)},
-                       {"created-usec", to_usec(snapshot.created)},
-                       {"vm-state", word(snapshot.vm_state)},
-                       {"consistency", word(snapshot.consistency)},
-                       {"status", word(snapshot.status)},
-                       {"origin", snapshot.origin},
-                       {"disks", std::move(disks)},
-                       {"excluded", std::move(excluded)},
-                       {"config", snapshot.config},
-                       {"config-type", snapshot.config_type}});
+        Json entry{{"id", id.str()},
+                   {"name", snapshot.name},
+                   {"description", snapshot.description},
+                   {"parent", reference(snapshot.parent)},
+                   {"created-usec", to_usec(snapshot.created)},
+                   {"vm-state", word(snapshot.vm_state)},
+                   {"consistency", word(snapshot.consistency)},
+                   {"status", word(snapshot.status)},
+                   {"origin", snapshot.origin},
+                   {"disks", std::move(disks)},
+                   {"excluded", std::move(excluded)}};
+        put_config(entry, snapshot.config, snapshot.config_type);
+        all.push_back(std::move(entry));
     }
     return all;
 }
@@ -78,13 +87,11 @@ Json snapshots_of(const Catalog& catalog, const Uuid& vm) {
 
 Json manifest(const Catalog& catalog, const Uuid& vm) {
     const VmRecord& record = catalog.vm(vm);
+    Json entry{
+        {"id", vm.str()}, {"name", record.name}, {"current-snapshot", reference(record.current_snapshot)}};
+    put_config(entry, record.config, record.config_type);
     return {{"volchain-manifest", manifest_version},
-            {"vm",
-             {{"id", vm.str()},
-              {"name", record.name},
-              {"config", record.config},
-              {"config-type", record.config_type},
-              {"current-snapshot", reference(record.current_snapshot)}}},
+            {"vm", std::move(entry)},
             {"disks", disks_of(catalog, vm)},
             {"snapshots", snapshots_of(catalog, vm)}};
 }
@@ -101,8 +108,10 @@ std::vector<std::string> manifest_pools(const Catalog& catalog, const Uuid& vm) 
 
 void write_manifest(const std::string& pool, const Uuid& vm, const Json& document) {
     const UniqueFd directory = open_directory(pool);
-    if (::mkdirat(directory.get(), manifest_directory, 0700) < 0 && errno != EEXIST)
+    const bool made = ::mkdirat(directory.get(), manifest_directory, 0700) == 0;
+    if (!made && errno != EEXIST)
         throw system_error(errno, "cannot make " + quote(pool + "/" + manifest_directory));
+    if (made) sync(directory.get(), quote(pool));
     const UniqueFd place = open_beneath(directory.get(), manifest_directory, O_RDONLY | O_DIRECTORY);
     replace_file(place.get(), vm.str() + ".json", document.dump(1), 0600);
 }

@@ -73,6 +73,19 @@ qcow2::EmptyImageOptions options_for(const OverlayFile& overlay, const qcow2::Im
     return options;
 }
 
+/// What a new, empty file needs to become the overlay, on the medium when this returns.
+void fill(const OverlayFile& overlay, int pool, int parent, int fd, const qcow2::EmptyImage& image) {
+    for (const qcow2::Extent& extent : image.extents) write_at(fd, extent.bytes, extent.offset);
+    if (::ftruncate(fd, static_cast<off_t>(image.length)) < 0)
+        throw system_error(errno, "cannot set its length");
+    copy_access(parent, fd);
+    sync(fd, quote(overlay.file));
+    const std::string directory = fs::path(overlay.file).parent_path().string();
+    const UniqueFd entries =
+        open_beneath(pool, directory.empty() ? "." : directory, O_RDONLY | O_DIRECTORY);
+    sync(entries.get(), "the directory of " + quote(overlay.file));
+}
+
 }  // namespace
 
 std::string overlay_file_name(const std::string& parent, const std::string& disk, const Uuid& volume) {
@@ -81,27 +94,21 @@ std::string overlay_file_name(const std::string& parent, const std::string& disk
 }
 
 std::uint64_t create_overlay_file(const OverlayFile& overlay) {
-    const UniqueFd pool = open_directory(overlay.pool);
-    const UniqueFd parent = open_beneath(pool.get(), overlay.parent, O_RDONLY);
-    const auto options = options_for(overlay, qcow2::FileSource(parent.get()));
-    const qcow2::EmptyImage image = qcow2::empty_image(options);
-
-    const UniqueFd fd = open_beneath(pool.get(), overlay.file, O_WRONLY | O_CREAT | O_EXCL, 0600);
     try {
-        for (const qcow2::Extent& extent : image.extents) write_at(fd.get(), extent.bytes, extent.offset);
-        if (::ftruncate(fd.get(), static_cast<off_t>(image.length)) < 0)
-            throw system_error(errno, "cannot set its length");
-        copy_access(parent.get(), fd.get());
-        sync(fd.get(), quote(overlay.file));
-        const std::string directory = fs::path(overlay.file).parent_path().string();
-        const UniqueFd entries =
-            open_beneath(pool.get(), directory.empty() ? "." : directory, O_RDONLY | O_DIRECTORY);
-        sync(entries.get(), "the directory of " + quote(overlay.file));
+        const UniqueFd pool = open_directory(overlay.pool);
+        const UniqueFd parent = open_beneath(pool.get(), overlay.parent, O_RDONLY);
+        const auto options = options_for(overlay, qcow2::FileSource(parent.get()));
+        const UniqueFd fd = open_beneath(pool.get(), overlay.file, O_WRONLY | O_CREAT | O_EXCL, 0600);
+        try {
+            fill(overlay, pool.get(), parent.get(), fd.get(), qcow2::empty_image(options));
+        } catch (const Error&) {
+            (void)::unlinkat(pool.get(), overlay.file.c_str(), 0);
+            throw;
+        }
+        return options.virtual_size;
     } catch (const Error& error) {
-        (void)::unlinkat(pool.get(), overlay.file.c_str(), 0);
         throw error.during("creating overlay " + quote((fs::path(overlay.pool) / overlay.file).string()));
     }
-    return options.virtual_size;
 }
 
 bool overlay_is_pristine(const OverlayFile& overlay) {

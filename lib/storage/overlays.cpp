@@ -33,11 +33,21 @@ Uuid uuid_in(const JsonReader& plan, std::string_view member) {
     return found ? Uuid::parse(found->string()).value_or(Uuid{}) : Uuid{};
 }
 
+UniqueFd open_volume(const std::string& pool, const std::string& file) {
+    try {
+        const UniqueFd directory = open_directory(pool);
+        return open_beneath(directory.get(), file, O_RDONLY);
+    } catch (const Error& error) {
+        const ErrorCode code =
+            error.code() == ErrorCode::not_found ? ErrorCode::broken_chain : error.code();
+        throw Error(code, "volume {}: {}", quote(pool + "/" + file), error.what());
+    }
+}
+
 async::Task<qmp::ImageLock> lock_image(Engine& engine, Uuid volume, bool writer) {
     const VolumeRecord& record = engine.catalog().volume(volume);
     auto work = [writer, pool = engine.catalog().pool(record.pool).path, file = record.file] {
-        const UniqueFd directory = open_directory(pool);
-        UniqueFd image = open_beneath(directory.get(), file, O_RDONLY);
+        UniqueFd image = open_volume(pool, file);
         const std::string path = pool + "/" + file;
         return writer ? qmp::ImageLock::take_writer(std::move(image), path)
                       : qmp::ImageLock::take_reader(std::move(image), path);
@@ -150,6 +160,7 @@ std::string Overlays::parent_path(const PlannedOverlay& overlay) const {
 void Overlays::fail(PlannedOverlay& overlay, const Error& error) {
     const Error named = error.during(engine_.catalog().describe({ObjectKind::disk, overlay.disk}));
     if (on_failure_ == OnDiskFailure::abort || error.code() == ErrorCode::cancelled) throw named;
+    last_failure_ = named;
     overlay.dropped = true;
     overlay.why_dropped = error.what();
     log().notice("left out: {}", named.what());
@@ -157,8 +168,8 @@ void Overlays::fail(PlannedOverlay& overlay, const Error& error) {
 
 void Overlays::throw_if_none_left() const {
     if (!kept().empty()) return;
-    throw Error(ErrorCode::unsupported, "no disk is left: {}",
-                all_.empty() ? "none was chosen" : all_.front().why_dropped);
+    throw last_failure_ ? last_failure_->during("no disk is left to take part")
+                        : Error(ErrorCode::unsupported, "no disk is left to take part");
 }
 
 // --- before the switch
@@ -178,6 +189,13 @@ async::Task<> Overlays::lock_images_of(PlannedOverlay overlay) {
     const Uuid active = engine_.catalog().disk(overlay.disk).active;
     if (overlay.parent != active) locks_.push_back(co_await lock_image(engine_, overlay.parent, false));
     if (overlay.activate) locks_.push_back(co_await lock_image(engine_, active, true));
+    // Only now nobody can change it any more: its size and its bitmaps are the overlay's.
+    co_await engine_.inspect_volume(overlay.parent);
+    const VolumeFacts& facts = engine_.catalog().facts(overlay.parent);
+    if (facts.state != VolumeState::ok)
+        throw Error(ErrorCode::broken_chain, "{} is {}: {}",
+                    engine_.catalog().describe({ObjectKind::volume, overlay.parent}), word(facts.state),
+                    facts.problem);
 }
 
 async::Task<> Overlays::create_files() {
@@ -188,7 +206,7 @@ async::Task<> Overlays::create_files() {
     for (std::size_t index = 0; index < all_.size(); ++index)
         if (!all_[index].dropped)
             creators.spawn(async::keep_failure(create_file(index), failures[index]), "creating an overlay");
-    co_await creators.join(async::no_deadline);
+    co_await creators.drain();
     for (std::size_t index = 0; index < all_.size(); ++index)
         if (failures[index]) fail(all_[index], to_error(failures[index]));
     throw_if_none_left();
@@ -246,6 +264,8 @@ async::Task<> Overlays::carry_bitmaps() {
 }
 
 async::Task<> Overlays::carry_bitmaps_of(const PlannedOverlay& overlay) {
+    // QEMU writes bitmaps to the image when it closes it, which was after the last look at it.
+    co_await engine_.inspect_volume(overlay.parent);
     std::vector<qcow2::Bitmap> bitmaps = engine_.catalog().facts(overlay.parent).bitmaps;
     std::erase_if(bitmaps, [](const qcow2::Bitmap& bitmap) { return bitmap.in_use || !bitmap.recording; });
     if (bitmaps.empty()) co_return;
@@ -357,6 +377,23 @@ async::Task<> Overlays::undo(bool opened) {
 
 async::Task<Overlays::Side> Overlays::settle() {
     if (!live()) co_return Side::before_switch;  // offline the switch is the commit of the records
+    const Side side = co_await find_side();
+    if (side == Side::after_switch) co_await look_at_files();
+    co_return side;
+}
+
+/// After a crash nobody has looked at the new files yet.
+async::Task<> Overlays::look_at_files() {
+    for (const PlannedOverlay& overlay : kept()) {
+        auto work = [names = file_of(overlay)] {
+            return inspect_image(names.pool, names.file, VolumeFormat::qcow2);
+        };
+        VolumeFacts facts = co_await engine_.files().run(std::move(work));
+        facts_[overlay.volume] = std::move(facts);
+    }
+}
+
+async::Task<Overlays::Side> Overlays::find_side() {
     constexpr auto look_again = std::chrono::seconds(30);
     while (true) {
         Vm& vm = engine_.vm(vm_);

@@ -27,9 +27,10 @@ struct PlannedOverlay {
     bool dropped = false;
     std::string why_dropped;
 
-    /// Node names of the overlay and its file; QEMU allows 31 characters.
-    [[nodiscard]] std::string node() const { return "vc-" + compact().substr(0, 28); }
-    [[nodiscard]] std::string file_node() const { return "vcf-" + compact().substr(0, 27); }
+    /// Node names of the overlay and its file: as short as can be unique, since QEMU reads them byte by byte while the
+    /// guest is frozen (see qmp/node.h).
+    [[nodiscard]] std::string node() const { return "vc-" + compact().substr(0, 16); }
+    [[nodiscard]] std::string file_node() const { return "vcf-" + compact().substr(0, 16); }
 
   private:
     [[nodiscard]] std::string compact() const;
@@ -104,14 +105,17 @@ class Overlays {
     async::Task<> carry_bitmaps_of(const PlannedOverlay& overlay);
     async::Task<> remove_node(const PlannedOverlay& overlay);
     async::Task<> undo_one(const PlannedOverlay& overlay, bool opened);
+    [[nodiscard]] async::Task<Side> find_side();
     [[nodiscard]] async::Task<Side> settle_live();
     [[nodiscard]] async::Task<Side> settle_down();
+    async::Task<> look_at_files();
     [[nodiscard]] Json transaction() const;
 
     Engine& engine_;
     Uuid vm_;
     OnDiskFailure on_failure_;
     std::vector<PlannedOverlay> all_;
+    std::optional<Error> last_failure_;  ///< of a disk that was dropped
     std::vector<qmp::ImageLock> locks_;
     std::map<Uuid, VolumeFacts> facts_;  ///< of the new volumes
 };

@@ -19,80 +19,118 @@ async::Task<> unmark(Engine& engine, Uuid vm) {
     co_await engine.catalog().commit(std::move(changes), Durability::process);
 }
 
-/// One thaw. True when the guest is certainly not frozen any more: it answered, or is gone.
-async::Task<bool> thaw_once(Engine& engine, Uuid vm) {
-    if (!engine.catalog().has({ObjectKind::vm, vm})) co_return true;
-    qmp::GuestAgent* const agent = engine.vm(vm).agent();
-    if (agent == nullptr || engine.vm(vm).down()) co_return true;
+/// An agent that refused to thaw may have nothing frozen: Windows' shadow copies let go by themselves, and where a hook
+/// in the guest fails, the file systems are thawed all the same.
+async::Task<bool> thawed_nevertheless(Engine& engine, Vm& vm) {
     try {
-        const auto answer = co_await agent->fsfreeze_thaw(async::after(engine.settings().thaw_timeout));
-        log_for(vm).notice("thawed {} file system(s)", answer.file_systems);
-        co_return true;
-    } catch (const qmp::AgentError& error) {
-        // An agent that refuses has nothing frozen (Windows says so when VSS has let go by itself).
-        log_for(vm).notice("the guest agent has nothing to thaw: {}", error.what());
-        co_return true;
+        const auto status =
+            co_await vm.agent()->fsfreeze_status(async::after(engine.settings().thaw_timeout));
+        co_return status == qmp::FreezeStatus::thawed;
     } catch (const Error& error) {
         if (error.code() == ErrorCode::cancelled) throw;
-        log_for(vm).warning("cannot thaw the guest yet: {}", error.what());
+        // Which knows no freezing.
+        if (error.code() == ErrorCode::unsupported) co_return true;
+        log_for(vm.id()).warning("the guest agent does not tell whether something is frozen: {}",
+                                 error.what());
     }
     co_return false;
 }
 
-}  // namespace
+/// What came of one thaw.
+struct Thaw {
+    std::optional<qmp::FreezeAnswer> answer;
+    bool refused = false;  ///< by an agent that answers
+    bool done = false;     ///< the guest is certainly not frozen any more
+    std::string why;       ///< there is no answer
+};
 
-async::Task<> thaw_until_answered(Engine& engine, Uuid vm) {
-    const auto turn = engine.begin_thaw(vm);
-    if (!turn) co_return;
-    async::Clock::duration pause = first_thaw_pause;
-    while (true) {
-        const bool done = co_await thaw_once(engine, vm);
-        if (done) break;
-        co_await async::sleep_until(async::after(pause));
-        pause = std::min<async::Clock::duration>(2 * pause, last_thaw_pause);
+async::Task<Thaw> thaw_once(Engine& engine, Vm& vm) {
+    Thaw thaw;
+    try {
+        thaw.answer = co_await vm.agent()->fsfreeze_thaw(async::after(engine.settings().thaw_timeout));
+        thaw.done = true;
+        vm.note_agent(AgentState::connected);
+    } catch (const qmp::AgentError& error) {
+        thaw.refused = true;
+        thaw.why = error.what();
+    } catch (const Error& error) {
+        if (error.code() == ErrorCode::cancelled) throw;
+        thaw.why = error.what();
+        if (vm.agent_state() == AgentState::connected) vm.note_agent(AgentState::unresponsive);
     }
-    co_await unmark(engine, vm);
+    if (thaw.refused) thaw.done = co_await thawed_nevertheless(engine, vm);
+    co_return thaw;
 }
 
-FreezeWindow::FreezeWindow(Engine& engine, const Uuid& vm) : engine_(engine), vm_(vm) {}
+/// Why a guest needs no thaw any more; empty where it may.
+std::string past_thawing(Engine& engine, Vm& vm, std::uint64_t boot) {
+    if (!engine.catalog().has({ObjectKind::vm, vm.id()})) return "the VM is not registered any more";
+    if (vm.agent() == nullptr) return "the VM has no guest agent any more";
+    if (vm.down()) return "QEMU has ended";
+    if (vm.boots() != boot) return "the guest was reset";
+    return {};
+}
+
+}  // namespace
+
+async::Task<> thaw_until_answered(Engine& engine, Vm& vm, std::uint64_t boot) {
+    const auto turn = engine.begin_thaw(vm.id());
+    if (!turn) co_return;
+    async::Clock::duration pause = first_thaw_pause;
+    std::string reason;
+    for (bool complained = false;; complained = true) {
+        reason = past_thawing(engine, vm, boot);
+        if (!reason.empty()) break;
+        const Thaw thaw = co_await thaw_once(engine, vm);
+        reason = thaw.answer ? fmt::format("thawed {} file system(s)", thaw.answer->file_systems) : thaw.why;
+        if (thaw.done) break;
+        if (!complained) log_for(vm.id()).warning("cannot thaw the guest yet: {}; trying on", thaw.why);
+        co_await engine.pause_thaw(async::after(pause));
+        pause = std::min<async::Clock::duration>(2 * pause, last_thaw_pause);
+    }
+    log_for(vm.id()).notice("the guest is not frozen any more: {}", reason);
+    co_await unmark(engine, vm.id());
+}
+
+FreezeWindow::FreezeWindow(Engine& engine, Vm& vm) : engine_(engine), vm_(vm), boot_(vm.boots()) {}
 
 FreezeWindow::~FreezeWindow() {
     state_->closed = true;
     state_->changed.notify();
-    if (sent_ && !thawed_) engine_.spawn(thaw_until_answered(engine_, vm_), "thawing a guest");
+    if (sent_ && !thawed_) vm_.spawn(thaw_until_answered(engine_, vm_, boot_), "thawing the guest");
 }
 
 // --- freezing
 // --------------------------------------------------------------------------------------------------------
 
 async::Task<> FreezeWindow::open(async::Clock::duration timeout) {
-    const async::Deadline deadline = async::after(timeout);
     const bool answers = co_await agent_answers();
     if (!answers) co_return;
+    const bool ended = co_await earlier_freeze_ended();
+    if (!ended) co_return;
     Changes changes;
-    changes.put(Frozen{vm_, now()});
+    changes.put(Frozen{vm_.id(), now()});
+    sent_ = true;  // whatever ends the next lines, the mark is taken away again by a thaw
     co_await engine_.catalog().commit(std::move(changes), Durability::process);
-    sent_ = true;
-    co_await send_freeze(deadline);
-    if (frozen()) engine_.spawn(limit(engine_, vm_, state_), "limiting a freeze");
+    co_await send_freeze(async::after(timeout));
+    if (frozen()) vm_.spawn(limit(engine_, vm_, boot_, state_), "limiting a freeze");
 }
 
 async::Task<bool> FreezeWindow::agent_answers() {
-    Vm& vm = engine_.vm(vm_);
-    if (vm.agent() == nullptr) {
+    if (vm_.agent() == nullptr) {
         why_ = "the VM was registered without a guest agent";
         co_return false;
     }
-    if (vm.state() != VmState::running) {
-        why_ = fmt::format("the VM is {}", word(vm.state()));
+    if (vm_.state() != VmState::running) {
+        why_ = fmt::format("the VM is {}", word(vm_.state()));
         co_return false;
     }
-    const AgentState state = co_await vm.look_for_agent(async::after(engine_.settings().agent_sync_timeout));
+    const AgentState state = co_await vm_.look_for_agent(async::after(engine_.settings().agent_sync_timeout));
     if (state == AgentState::absent) why_ = "no guest agent runs in the guest";
     if (state == AgentState::unresponsive) why_ = "the guest agent does not answer";
     if (state != AgentState::connected) co_return false;
     try {
-        const auto os = co_await vm.agent()->get_osinfo(async::after(engine_.settings().agent_sync_timeout));
+        const auto os = co_await vm_.agent()->get_osinfo(async::after(engine_.settings().agent_sync_timeout));
         windows_ = os.windows();
     } catch (const Error& error) {
         if (error.code() == ErrorCode::cancelled) throw;
@@ -101,25 +139,37 @@ async::Task<bool> FreezeWindow::agent_answers() {
     co_return true;
 }
 
+/// A thaw that is still to come for an earlier freeze would end ours.
+async::Task<bool> FreezeWindow::earlier_freeze_ended() {
+    try {
+        co_await engine_.wait_thawed(vm_.id(), async::after(engine_.settings().agent_sync_timeout));
+        co_return true;
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::timeout) throw;
+        why_ = "the guest has not been thawed yet after an earlier freeze";
+    }
+    co_return false;
+}
+
 async::Task<> FreezeWindow::send_freeze(async::Deadline deadline) {
     try {
-        const auto answer = co_await engine_.vm(vm_).agent()->fsfreeze_freeze(deadline);
-        if (answer.file_systems == 0) {
+        const auto answer = co_await vm_.agent()->fsfreeze_freeze(deadline);
+        frozen_count_ = answer.file_systems;
+        if (frozen_count_ == 0) {
             why_ = "the guest agent found no file system to freeze";
         } else {
             state_->frozen = true;
-            times_.emplace();
-            times_->frozen = answer.times.answered;
+            frozen_at_ = answer.times.answered;
         }
     } catch (const Error& error) {
         if (error.code() == ErrorCode::cancelled) throw;
         why_ = fmt::format("freezing failed: {}", error.what());
-        if (error.code() == ErrorCode::timeout) engine_.vm(vm_).note_agent(AgentState::unresponsive);
+        if (error.code() == ErrorCode::timeout) vm_.note_agent(AgentState::unresponsive);
     }
 }
 
 /// Whatever the owner of the window waits for: after the limit the guest is thawed.
-async::Task<> FreezeWindow::limit(Engine& engine, Uuid vm, std::shared_ptr<State> state) {
+async::Task<> FreezeWindow::limit(Engine& engine, Vm& vm, std::uint64_t boot, std::shared_ptr<State> state) {
     const async::Deadline deadline = async::after(engine.settings().freeze_limit);
     try {
         while (!state->closed) co_await state->changed.wait(deadline, "the end of a freeze");
@@ -128,8 +178,8 @@ async::Task<> FreezeWindow::limit(Engine& engine, Uuid vm, std::shared_ptr<State
         state->expired = true;
     }
     if (!state->expired) co_return;
-    log_for(vm).warning("the guest was frozen for longer than allowed; it is thawed");
-    co_await thaw_until_answered(engine, vm);
+    log_for(vm.id()).warning("the guest was frozen for longer than allowed; it is thawed");
+    co_await thaw_until_answered(engine, vm, boot);
 }
 
 // --- thawing
@@ -141,33 +191,38 @@ async::Task<> FreezeWindow::close() {
     state_->closed = true;
     state_->changed.notify();
     co_await send_thaw();
-    if (thawed_) co_await unmark(engine_, vm_);
+    if (thawed_) co_await unmark(engine_, vm_.id());
 }
 
 async::Task<> FreezeWindow::send_thaw() {
     const bool was_frozen = frozen();
     state_->frozen = false;
-    try {
-        const auto answer =
-            co_await engine_.vm(vm_).agent()->fsfreeze_thaw(async::after(engine_.settings().thaw_timeout));
-        thawed_ = true;
-        if (times_) {
-            times_->thaw_sent = answer.times.sent;
-            times_->thawed = answer.times.answered;
-        }
-        held_ = was_frozen && !state_->expired && answer.file_systems > 0;
-        if (was_frozen && !held_) why_ = "the guest had thawed by itself before the snapshot was complete";
-    } catch (const qmp::AgentError& error) {
-        thawed_ = true;
-        if (was_frozen)
-            why_ = fmt::format("the guest had thawed by itself before the snapshot was complete ({})",
-                               error.what());
-    } catch (const Error& error) {
-        if (error.code() == ErrorCode::cancelled) throw;
-        if (was_frozen)
-            why_ = fmt::format("whether the guest was still frozen is not known: {}", error.what());
-        log_for(vm_).warning("the guest does not answer to the thaw: {}; it is sent again", error.what());
+    const Thaw thaw = co_await thaw_once(engine_, vm_);
+    thawed_ = thaw.done;
+    if (!thawed_)
+        log_for(vm_.id()).warning("the guest is not thawed yet: {}; the thaw is sent again", thaw.why);
+    if (was_frozen) judge(thaw.answer, thaw.why);
+}
+
+/// Only a thaw of all that was frozen proves that it was frozen until then.
+void FreezeWindow::judge(const std::optional<qmp::FreezeAnswer>& answer, const std::string& why) {
+    if (!answer) {
+        why_ = fmt::format("whether the guest was frozen until the end is not known: {}", why);
+        return;
     }
+    times_ = FreezeTimes{frozen_at_, answer->times.sent, answer->times.answered};
+    held_ = !state_->expired && answer->file_systems >= frozen_count_;
+    if (state_->expired)
+        why_ = "the switch took longer than the guest may be frozen; it was thawed meanwhile";
+    else if (!held_)
+        why_ = fmt::format(
+            "the guest had thawed by itself before the snapshot was complete ({} of {} file systems "
+            "were still frozen)",
+            answer->file_systems, frozen_count_);
+    if (answer->file_systems > frozen_count_)
+        log_for(vm_.id()).notice(
+            "the guest agent has thawed {} file system(s) more than it had frozen: somebody else had",
+            answer->file_systems - frozen_count_);
 }
 
 }  // namespace volchain::storage

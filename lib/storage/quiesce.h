@@ -2,7 +2,7 @@
 //
 // Quiesce: a window in which a guest's file systems are frozen, as short as can be and never left open.
 //
-//     FreezeWindow window(engine, vm);
+//     FreezeWindow window(engine, engine.vm(id));
 //     co_await window.open(timeout);      // frozen, or says why not
 //     ... one QMP command ...
 //     co_await window.close();            // thawed; says whether the window held
@@ -36,7 +36,8 @@ struct FreezeTimes {
 
 class FreezeWindow {
   public:
-    FreezeWindow(Engine& engine, const Uuid& vm);
+    /// The VM's lock is held as long as it is there.
+    FreezeWindow(Engine& engine, Vm& vm);
     FreezeWindow(const FreezeWindow&) = delete;
     FreezeWindow& operator=(const FreezeWindow&) = delete;
     ~FreezeWindow();
@@ -48,12 +49,13 @@ class FreezeWindow {
     async::Task<> close();
 
     [[nodiscard]] bool frozen() const noexcept { return state_->frozen; }
-    /// After close(): file systems were frozen from open() to close(), as the guest's answer to the thaw
+    /// After close(): all that was frozen stayed so from open() to close(), as the guest's answer to the thaw
     /// shows.
     [[nodiscard]] bool held() const noexcept { return held_; }
     [[nodiscard]] const std::string& why() const noexcept { return why_; }
     /// Whether the guest is one whose freeze flushes applications too (Windows VSS).
     [[nodiscard]] bool flushes_applications() const noexcept { return windows_; }
+    /// After close(), where both were answered.
     [[nodiscard]] const std::optional<FreezeTimes>& times() const noexcept { return times_; }
 
   private:
@@ -66,23 +68,29 @@ class FreezeWindow {
     };
 
     async::Task<bool> agent_answers();
+    async::Task<bool> earlier_freeze_ended();
     async::Task<> send_freeze(async::Deadline deadline);
     async::Task<> send_thaw();
-    static async::Task<> limit(Engine& engine, Uuid vm, std::shared_ptr<State> state);
+    void judge(const std::optional<qmp::FreezeAnswer>& answer, const std::string& why);
+    static async::Task<> limit(Engine& engine, Vm& vm, std::uint64_t boot, std::shared_ptr<State> state);
 
     Engine& engine_;
-    Uuid vm_;
+    Vm& vm_;
+    std::uint64_t boot_;
     std::shared_ptr<State> state_ = std::make_shared<State>();
     bool sent_ = false;    ///< a freeze may have reached the guest
     bool thawed_ = false;  ///< and a thaw was answered since
     bool held_ = false;
     bool windows_ = false;
+    std::uint64_t frozen_count_ = 0;
+    async::Clock::time_point frozen_at_{};
     std::string why_;
     std::optional<FreezeTimes> times_;
 };
 
-/// Sends thaws until one is answered or the VM is gone; then the mark "may be frozen" is removed. One such
-/// task for a VM at a time is enough: a second one ends at once.
-async::Task<> thaw_until_answered(Engine& engine, Uuid vm);
+/// Sends thaws until one is answered or the guest is gone; then the mark "may be frozen" is removed. One such task for
+/// a VM at a time is enough: a second one ends at once. `boot`: vm.boots() before the freeze. It is a task of the VM,
+/// which it does not outlive.
+async::Task<> thaw_until_answered(Engine& engine, Vm& vm, std::uint64_t boot);
 
 }  // namespace volchain::storage

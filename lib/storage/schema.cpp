@@ -74,11 +74,13 @@ CREATE TABLE snapshot_disk (
     PRIMARY KEY (snapshot, disk)
 ) STRICT, WITHOUT ROWID;
 
+-- Devices that are no disks of ours have no id: there may be several without a disk.
 CREATE TABLE snapshot_excluded (
     snapshot TEXT NOT NULL REFERENCES snapshot (id) ON DELETE CASCADE,
-    disk TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    disk TEXT,
     why TEXT NOT NULL,
-    PRIMARY KEY (snapshot, disk)
+    PRIMARY KEY (snapshot, position)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE job (
@@ -105,6 +107,18 @@ CREATE TABLE stale_manifest (vm TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 )sql",
 };
 
+void make(Database& database, std::int64_t migration) {
+    database.execute("BEGIN IMMEDIATE");
+    try {
+        database.execute(migrations.at(static_cast<std::size_t>(migration)));
+        database.execute(fmt::format("PRAGMA user_version={}", migration + 1));
+        database.execute("COMMIT");
+    } catch (...) {
+        database.execute("ROLLBACK");
+        throw;
+    }
+}
+
 }  // namespace
 
 void migrate(Database& database) {
@@ -118,12 +132,7 @@ void migrate(Database& database) {
                     "a newer one",
                     found, wanted);
     query.run();
-    for (std::int64_t done = found; done < wanted; ++done) {
-        database.execute("BEGIN IMMEDIATE");
-        database.execute(migrations.at(static_cast<std::size_t>(done)));
-        database.execute(fmt::format("PRAGMA user_version={}", done + 1));
-        database.execute("COMMIT");
-    }
+    for (std::int64_t done = found; done < wanted; ++done) make(database, done);
 }
 
 }  // namespace volchain::storage

@@ -109,9 +109,11 @@ void write_parts(Database& database, const SnapshotRecord& snapshot) {
         auto statement = database.prepare("INSERT INTO snapshot_disk VALUES (?, ?, ?)");
         bind(bind(bind(statement, snapshot.id), part.disk), part.volume).run();
     }
-    for (const ExcludedDisk& part : snapshot.excluded) {
-        auto statement = database.prepare("INSERT INTO snapshot_excluded VALUES (?, ?, ?)");
-        bind(bind(statement, snapshot.id), part.disk).bind(part.why).run();
+    for (std::size_t position = 0; position < snapshot.excluded.size(); ++position) {
+        const ExcludedDisk& part = snapshot.excluded[position];
+        auto statement = database.prepare("INSERT INTO snapshot_excluded VALUES (?, ?, ?, ?)");
+        bind(statement, snapshot.id).bind(static_cast<std::int64_t>(position));
+        bind_optional(statement, part.disk).bind(part.why).run();
     }
 }
 
@@ -220,7 +222,7 @@ SnapshotRecord read_snapshot(Database& database, const Statement& row) {
     bind(disks, snapshot.id);
     while (disks.row()) snapshot.disks.push_back({uuid_at(disks, 0), uuid_at(disks, 1)});
     auto excluded =
-        database.prepare("SELECT disk, why FROM snapshot_excluded WHERE snapshot=? ORDER BY disk");
+        database.prepare("SELECT disk, why FROM snapshot_excluded WHERE snapshot=? ORDER BY position");
     bind(excluded, snapshot.id);
     while (excluded.row()) snapshot.excluded.push_back({uuid_at(excluded, 0), excluded.text(1)});
     return snapshot;

@@ -17,8 +17,10 @@ VmState state_of(const std::string& run_state) {
 }
 
 /// What an event makes of the state; none for events that leave it.
-std::optional<VmState> state_after(const std::string& event) {
+std::optional<VmState> state_after(const std::string& event, VmState before) {
     if (event == "RESUME" || event == "WAKEUP") return VmState::running;
+    // QEMU stops a guest that has panicked, and says so after GUEST_PANICKED.
+    if (event == "STOP" && before == VmState::crashed) return std::nullopt;
     if (event == "STOP" || event == "SUSPEND") return VmState::paused;
     if (event == "GUEST_PANICKED") return VmState::crashed;
     return std::nullopt;
@@ -59,6 +61,14 @@ async::Task<> Vm::stop() {
     session_.reset();
     co_await tasks_.stop();
     if (agent_) agent_->close();
+}
+
+void Vm::spawn(async::Task<> task, std::string what) noexcept {
+    try {
+        tasks_.spawn(std::move(task), std::move(what));
+    } catch (const std::exception& error) {
+        log_.notice("{}", error.what());  // stopping; what is left to do is on disk
+    }
 }
 
 std::shared_ptr<qmp::Session> Vm::session() const {
@@ -109,10 +119,12 @@ async::Task<> Vm::read_disks() {
 }
 
 void Vm::on_event(const qmp::Event& event) {
-    if (const auto state = state_after(event.name)) {
+    if (const auto state = state_after(event.name, state_)) {
         set_state(*state);
     } else if (event.name == "VSERPORT_CHANGE") {
         if (agent_ && live()) tasks_.spawn(probe_agent(), "looking for the guest agent");
+    } else if (event.name == "RESET") {
+        ++boots_;
     } else if (event.name == "BLOCK_IO_ERROR") {
         log_.warning("the guest met an I/O error: {}", clipped(event.data.dump()));
     }

@@ -55,6 +55,8 @@ class Vm final : private qmp::LinkOwner {
 
     void start();
     async::Task<> stop();
+    /// Starts a task that works on this VM and has ended when stop() returns, cancelled if need be.
+    void spawn(async::Task<> task, std::string what) noexcept;
 
     [[nodiscard]] const Uuid& id() const noexcept { return id_; }
     [[nodiscard]] VmState state() const noexcept { return state_; }
@@ -77,6 +79,8 @@ class Vm final : private qmp::LinkOwner {
     /// Asks QEMU whether the agent's port is open in the guest, and the agent whether it answers.
     async::Task<AgentState> look_for_agent(async::Deadline deadline);
     void note_agent(AgentState state);
+    /// How often the guest was seen to be reset: with another number, nothing is in it that was there before.
+    [[nodiscard]] std::uint64_t boots() const noexcept { return boots_; }
 
     /// The disks as QEMU has them; empty while there is no session.
     [[nodiscard]] const std::vector<LiveDisk>& disks() const noexcept { return disks_; }
@@ -114,6 +118,7 @@ class Vm final : private qmp::LinkOwner {
     std::optional<bool> agent_port_open_;  ///< none: QEMU does not tell
     std::string no_session_;               ///< why
     std::uint64_t attempts_ = 0;           ///< to connect, that have come to an end
+    std::uint64_t boots_ = 0;
     std::string manager_;
     std::vector<LiveDisk> disks_;
     async::Condition changed_;

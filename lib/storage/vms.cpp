@@ -3,6 +3,7 @@
 
 #include <sys/un.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/text.h"
@@ -27,7 +28,9 @@ void check_socket(std::string_view option, const std::string& path) {
 void check_config(const std::string& config, const std::string& type) {
     if (config.size() > max_config)
         throw Error(ErrorCode::invalid_argument, "the configuration is larger than {} bytes", max_config);
-    if (type.size() > 255 || !valid_utf8(type))
+    const auto odd = [](unsigned char c) { return c < ' ' || c >= 0x7f; };
+    // RFC 6838; parameters may follow. Empty: nobody said.
+    if (type.size() > 255 || std::any_of(type.begin(), type.end(), odd))
         throw Error(ErrorCode::invalid_argument, "{} is not a MIME type", quote(type));
 }
 
@@ -88,6 +91,20 @@ async::Task<> require_down(Engine& engine, Uuid vm, std::string_view what) {
     if (!engine.vm(vm).down()) (void)engine.vm(vm).session();  // throws Unreachable, and why
 }
 
+/// Nobody would thaw a guest of a VM that is forgotten.
+async::Task<> require_thawed(Engine& engine, Uuid vm) {
+    try {
+        co_await engine.wait_thawed(vm, async::after(engine.settings().thaw_timeout));
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::timeout) throw;
+        throw Error(ErrorCode::busy,
+                    "{}: its guest may still be frozen by a snapshot, and its agent does not answer to the "
+                    "thaw; start "
+                    "the agent again, or reset or end the VM",
+                    engine.catalog().describe({ObjectKind::vm, vm}));
+    }
+}
+
 async::Task<> set_vm_of_disk(Engine& engine, JobPtr job, Uuid vm, std::string target) {
     co_await job->step("finish");
     DiskRecord disk = engine.catalog().disk(job->record().subject.id);
@@ -103,6 +120,26 @@ async::Task<> set_vm_of_disk(Engine& engine, JobPtr job, Uuid vm, std::string ta
     job->no_return();
     co_await job->succeed(std::move(changes), std::move(result));
     engine.write_manifests();
+}
+
+void check_attachable(const Catalog& catalog, const Uuid& disk, const Uuid& vm, const std::string& target) {
+    (void)catalog.vm(vm);
+    if (const Uuid owner = catalog.disk(disk).vm)
+        throw Error(ErrorCode::in_use, "{} is attached to {}", catalog.describe({ObjectKind::disk, disk}),
+                    catalog.describe({ObjectKind::vm, owner}));
+    for (const Uuid& other : catalog.disks_of_vm(vm))
+        if (!target.empty() && catalog.disk(other).target == target)
+            throw Error(ErrorCode::already_exists, "{} has target {} already",
+                        catalog.describe({ObjectKind::disk, other}), quote(target));
+}
+
+/// The VM that the disk is attached to.
+Uuid vm_of_disk(const Catalog& catalog, const Uuid& disk) {
+    const Uuid vm = catalog.disk(disk).vm;
+    if (vm.nil())
+        throw Error(ErrorCode::invalid_argument, "{} is not attached to a VM",
+                    catalog.describe({ObjectKind::disk, disk}));
+    return vm;
 }
 
 async::Task<Uuid> start_disk_job(Engine& engine, std::string kind, Uuid disk, Uuid locked_vm, Uuid vm,
@@ -158,8 +195,7 @@ async::Task<> update_vm(Engine& engine, Uuid id, VmUpdate update) {
     co_await engine.catalog().commit(std::move(changes), Durability::power);
     engine.write_manifests();
     if (record.qmp_socket == before.qmp_socket && record.agent_socket == before.agent_socket) co_return;
-    co_await engine.neglect(id);
-    engine.attend(record).start();
+    co_await engine.attend_anew(std::move(record));
 }
 
 async::Task<> set_vm_config(Engine& engine, Uuid id, std::string config, std::string type) {
@@ -189,6 +225,7 @@ async::Task<> refresh_vm(Engine& engine, Uuid id) {
 async::Task<> unregister_vm(Engine& engine, Uuid id, bool forget_snapshots) {
     const Catalog& catalog = engine.catalog();
     (void)catalog.vm(id);
+    co_await require_thawed(engine, id);
     std::vector<ObjectId> locks{{ObjectKind::vm, id}};
     Changes changes;
     for (const Uuid& disk_id : catalog.disks_of_vm(id)) {
@@ -213,26 +250,19 @@ async::Task<> unregister_vm(Engine& engine, Uuid id, bool forget_snapshots) {
 
 async::Task<Uuid> attach_disk(Engine& engine, Uuid disk, Uuid vm, std::string target,
                               std::uint32_t owner_uid) {
-    const Catalog& catalog = engine.catalog();
-    (void)catalog.vm(vm);
-    if (const Uuid owner = catalog.disk(disk).vm)
-        throw Error(ErrorCode::in_use, "{} is attached to {}", catalog.describe({ObjectKind::disk, disk}),
-                    catalog.describe({ObjectKind::vm, owner}));
     if (!target.empty()) check_name("target", target);
-    for (const Uuid& other : catalog.disks_of_vm(vm))
-        if (!target.empty() && catalog.disk(other).target == target)
-            throw Error(ErrorCode::already_exists, "{} has target {} already",
-                        catalog.describe({ObjectKind::disk, other}), quote(target));
+    check_attachable(engine.catalog(), disk, vm, target);
     co_await require_down(engine, vm, "attaching a disk");
+    check_attachable(engine.catalog(), disk, vm, target);  // others may have been faster meanwhile
     co_return co_await start_disk_job(engine, "attach-disk", disk, vm, vm, std::move(target), owner_uid);
 }
 
 async::Task<Uuid> detach_disk(Engine& engine, Uuid disk, std::uint32_t owner_uid) {
-    const Uuid vm = engine.catalog().disk(disk).vm;
-    if (vm.nil())
-        throw Error(ErrorCode::invalid_argument, "{} is not attached to a VM",
-                    engine.catalog().describe({ObjectKind::disk, disk}));
+    const Uuid vm = vm_of_disk(engine.catalog(), disk);
     co_await require_down(engine, vm, "detaching a disk");
+    if (vm_of_disk(engine.catalog(), disk) != vm)
+        throw Error(ErrorCode::busy, "{} is being attached to another VM",
+                    engine.catalog().describe({ObjectKind::disk, disk}));
     co_return co_await start_disk_job(engine, "detach-disk", disk, vm, Uuid{}, "", owner_uid);
 }
 

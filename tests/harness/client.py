@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A D-Bus client that sends exactly what it is told, right or wrong, and waits with a limit."""
 import contextlib
+import os
 import time
 
-from jeepney import DBusAddress, MatchRule, Properties, message_bus, new_method_call
+from jeepney import DBusAddress, MatchRule, MessageFlag, Properties, message_bus, new_method_call
 from jeepney.bus_messages import MatchRule as _MatchRule  # noqa: F401  (older jeepney keeps it here)
 from jeepney.io.blocking import Proxy, open_dbus_connection
 from jeepney.low_level import HeaderFields, MessageType
@@ -22,27 +23,71 @@ class DBusError(Exception):
         return self.name.removeprefix("org.volchain1.Error.")
 
 
+@contextlib.contextmanager
+def effective_user(uid):
+    """As another user, as far as a server sees it at connect(). None: as who we are."""
+    if uid is not None:
+        os.seteuid(uid)
+    try:
+        yield
+    finally:
+        if uid is not None:
+            os.seteuid(os.getuid())
+
+
 class Client:
-    def __init__(self, address, timeout=60):
+    """`uid`: who it is on the bus, where that is not the user of the test."""
+
+    def __init__(self, address, timeout=60, uid=None):
         self.timeout = timeout
-        self.connection = open_dbus_connection(bus=address)
+        with effective_user(uid):
+            self.connection = open_dbus_connection(bus=address)
+        self._early = {}  # answers that came before they were asked for
         self.unique_name = self.connection.unique_name
 
     def close(self):
         self.connection.close()
 
     # --- calls ---
-    def call(self, path, interface, member, signature=None, *args, timeout=None):
-        """The results as a tuple; one result as it is, none as None."""
+    def call(self, path, interface, member, signature=None, *args, timeout=None, interactive=False):
+        """The results as a tuple; one result as it is, none as None. `interactive`: somebody may be asked for a
+        password meanwhile."""
+        return self.answer(self.send(path, interface, member, signature, *args, interactive=interactive), timeout)
+
+    def send(self, path, interface, member, signature=None, *args, interactive=False):
+        """A call whose answer is taken later, with answer()."""
         if not interface.startswith("org."):
             interface = f"{NAME}.{interface}"
         address = DBusAddress(path, bus_name=NAME, interface=interface)
         message = new_method_call(address, member, signature, args)
-        reply = self.connection.send_and_get_reply(message, timeout=timeout or self.timeout)
+        if interactive:
+            message.header.flags |= MessageFlag.allow_interactive_authorization
+        serial = next(self.connection.outgoing_serial)
+        self.connection.send_message(message, serial=serial)
+        return serial
+
+    def answer(self, serial, timeout=None):
+        """As call(). Answers to other calls that come before it are kept for their turn."""
+        reply = self._reply_to(serial, timeout or self.timeout)
         if reply.header.message_type == MessageType.error:
             text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else ""
             raise DBusError(reply.header.fields[HeaderFields.error_name], text)
         return reply.body[0] if len(reply.body) == 1 else (reply.body or None)
+
+    def _reply_to(self, serial, timeout):
+        if serial in self._early:
+            return self._early.pop(serial)
+        end = time.monotonic() + timeout
+        while True:
+            message = self.connection.receive(timeout=max(0, end - time.monotonic()))
+            reply_to = message.header.fields.get(HeaderFields.reply_serial, -1)
+            if reply_to == serial:
+                return message
+            if reply_to != -1:
+                self._early[reply_to] = message
+                continue
+            for filter_ in self.connection._filters.matches(message):
+                filter_.queue.append(message)
 
     def get(self, path, interface, name):
         if not interface.startswith("org."):
@@ -101,6 +146,15 @@ class Client:
         return self.call(vm, "VM", "CreateSnapshot", "sa{sv}", name, variants(options))
 
     # --- signals ---
+    def wait_property(self, path, interface, name, value, timeout=30):
+        """Until a property has this value."""
+        end = time.monotonic() + timeout
+        with self.signals(path=path, member="PropertiesChanged") as changes:
+            while (found := self.get(path, interface, name)) != value:
+                assert time.monotonic() < end, f"{name} of {path} is {found}, not {value}"
+                with contextlib.suppress(TimeoutError):
+                    changes.next(max(0.001, end - time.monotonic()))
+
     @contextlib.contextmanager
     def signals(self, **rule):
         """Collects the signals that match: with c.signals(member="JobFinished") as s: ...; s.next()"""

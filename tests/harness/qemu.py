@@ -2,27 +2,39 @@
 """A QEMU without a guest: a machine with disks, written to through its monitor. It starts in a tenth of a second."""
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../guest"))
-import guest  # noqa: E402
+from harness.channels import QMP
+
+
+def blockdevs(node, path, fmt=None, read_only=False):
+    """What -blockdev gets for an image: its file, and the format over it."""
+    fmt = fmt or ("raw" if str(path).endswith(".raw") else "qcow2")
+    file = {"driver": "file", "node-name": f"{node}-file", "filename": str(path), "read-only": read_only}
+    image = {"driver": fmt, "node-name": node, "file": f"{node}-file", "read-only": read_only}
+    return [file, image if read_only else {**image, "discard": "unmap"}]
 
 
 class Qemu:
     """disks: paths (-blockdev, node vol0 ...), or dicts: path, fmt, serial, drive=True (-drive, generated names),
-    device (further properties), node, blockdevs. `second`: the socket of a second monitor, for the test itself, is at
-    .test; the daemon gets .qmp."""
+    device (further properties), node, blockdevs. The daemon gets the monitor at .qmp; the test has one of its own,
+    .monitor. `user`: the uid and gid that it runs as, where that is not the test's; the directory becomes that user's."""
 
-    def __init__(self, directory, disks, running=False, extra=(), agent=False):
+    def __init__(self, directory, disks, running=False, extra=(), agent=False, memory=32, user=None):
         self.directory = str(directory)
         os.makedirs(self.directory, exist_ok=True)
+        self.identity = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+        if user is not None:
+            os.chown(self.directory, user, user)
         self.qmp = os.path.join(self.directory, "qmp.sock")
         self.test = os.path.join(self.directory, "test.sock")
         self.agent = os.path.join(self.directory, "agent.sock")
+        self.started = os.path.join(self.directory, "started.sock")
         self.argv = ["qemu-system-x86_64", "-M", "q35", "-nodefaults", "-no-user-config", "-display", "none",
-                     "-accel", "tcg", "-m", "32", "-qmp", f"unix:{self.qmp},server=on,wait=off",
+                     "-accel", "tcg", "-m", str(memory), "-qmp", f"unix:{self.qmp},server=on,wait=off",
                      "-qmp", f"unix:{self.test},server=on,wait=off"]
         if not running:
             self.argv += ["-S"]
@@ -33,7 +45,8 @@ class Qemu:
         for number, disk in enumerate(disks):
             self._add(number, {"path": disk} if isinstance(disk, (str, os.PathLike)) else dict(disk))
         self.argv += list(extra)
-        self.process, self._monitor = None, None
+        self.process, self.monitor = None, None
+        self.log_path = os.path.join(self.directory, "qemu.log")
 
     def _add(self, number, disk):
         node = disk.get("node", f"vol{number}")
@@ -44,49 +57,72 @@ class Qemu:
             self.argv += ["-drive", f"file={disk['path']},format={fmt},if=none,id=drive{number}" + disk.get("options", "")]
             device["drive"] = f"drive{number}"
         else:
-            for blockdev in disk.get("blockdevs") or guest.blockdevs(node, disk["path"], disk.get("fmt"), disk.get("ro", False)):
+            for blockdev in disk.get("blockdevs") or blockdevs(node, disk["path"], disk.get("fmt"), disk.get("ro", False)):
                 self.argv += ["-blockdev", json.dumps(blockdev)]
             device["drive"] = node
         self.argv += ["-device", json.dumps(device)]
 
     def start(self):
-        for path in (self.qmp, self.test, self.agent):
+        """Returns when it takes commands."""
+        for path in (self.qmp, self.test, self.agent, self.started):
             if os.path.exists(path):
                 os.unlink(path)
-        with open(os.path.join(self.directory, "qemu.log"), "wb") as log:
-            self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        _ = self.monitor
+        # The last of its sockets is one to us: it connects to it when it listens on all others.
+        argv = self.argv + ["-chardev", f"socket,id=started,path={self.started}"]
+        with socket.socket(socket.AF_UNIX) as listener, open(self.log_path, "wb") as log:
+            listener.bind(self.started)
+            os.chmod(self.started, 0o777)
+            listener.listen()
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.identity)
+            self._wait_started(listener)
+        try:
+            self.monitor = QMP.to(self.test)
+        except OSError:
+            self._complain()
         return self
 
-    @property
-    def monitor(self):
-        """The test's own monitor."""
-        if self._monitor is None:
-            while not os.path.exists(self.test):
-                if self.process.poll() is not None:
-                    raise RuntimeError("qemu ended: " + open(os.path.join(self.directory, "qemu.log")).read())
-            self._monitor = guest.QMP(self.test)
-        return self._monitor
+    def _wait_started(self, listener, timeout=30):
+        pidfd = os.pidfd_open(self.process.pid)
+        try:
+            ready, _, _ = select.select([listener, pidfd], [], [], timeout)
+        finally:
+            os.close(pidfd)
+        if listener not in ready:
+            self._complain()
+
+    def _complain(self):
+        self.kill()
+        with open(self.log_path, errors="replace") as log:
+            raise RuntimeError(f"QEMU did not start ({self.process.returncode}): {log.read()}")
 
     def execute(self, command, **arguments):
         return self.monitor.execute(command, **arguments)
 
     def write(self, device, pattern, offset, length):
         """As a guest would: through the device's backend."""
-        out = self.execute("human-monitor-command",
-                           **{"command-line": f"qemu-io -d {device} \"write -P {pattern} {offset} {length}\""})
-        if "wrote" not in out:
-            raise RuntimeError(out)
+        self.io(device, f"write -q -P {pattern} {offset} {length}")
+
+    def io(self, device, command):
+        """A command of qemu-io. QEMU prints its output to stdout; an error comes back."""
+        backend = f"/machine/peripheral/{device}/virtio-backend"
+        error = self.execute("human-monitor-command", **{"command-line": f'qemu-io -d {backend} "{command}"'})
+        if error:
+            raise RuntimeError(f"{command}: {error}")
+
+    def top_node(self, device):
+        """The node that a device writes to."""
+        for block in self.execute("query-block"):
+            if block.get("qdev", "").startswith((device, f"/machine/peripheral/{device}/")):
+                return self.nodes()[block["inserted"]["node-name"]]
+        raise KeyError(device)
 
     def nodes(self):
         return {n["node-name"]: n for n in self.execute("query-named-block-nodes", flat=True)}
 
     def active_file(self, device):
-        """The file that a device writes to."""
-        for block in self.execute("query-block"):
-            if block.get("qdev", "").startswith((device, f"/machine/peripheral/{device}/")):
-                return block["inserted"]["image"]["filename"]
-        raise KeyError(device)
+        """The file that a device writes to. With options of its own a node's name is a json: description."""
+        name = self.top_node(device)["file"]
+        return json.loads(name.removeprefix("json:"))["file"]["filename"] if name.startswith("json:") else name
 
     def quit(self):
         try:
@@ -103,6 +139,6 @@ class Qemu:
     def _reap(self):
         if self.process:
             self.process.wait(30)
-        if self._monitor:
-            self._monitor.close()
-        self._monitor = None
+        if self.monitor:
+            self.monitor.close()
+        self.monitor = None

@@ -65,6 +65,9 @@ def problems_in(path):
             yield line, "braced list or aggregate beside co_await"
         if re.search(r"[^?]\?[^?:]*:", statement.replace("::", "")):
             yield line, "?: beside co_await"
+    # A block has a ';' before its end; braces without one are a list, wherever they stand.
+    for match in re.finditer(r"\{[^{};]*\bco_await\b[^{};]*\}(?=\s*[;,)])", text):
+        yield text.count("\n", 0, match.start()) + 1, "co_await in a braced list"
     for match in re.finditer(r"catch\s*\([^)]*\)\s*\{", text):
         depth, i = 1, match.end()
         while depth and i < len(text):

@@ -86,6 +86,49 @@ Task<> stop_a_slow_group(Condition& release, bool& ended) {
     ended = inner.size() == 0;
 }
 
+Task<> drain_two(Condition& never, std::vector<std::string>& notes, std::size_t& left) {
+    TaskGroup inner(co_await asio::this_coro::executor);
+    inner.spawn(wait_long(never, notes), "one");
+    inner.spawn(wait_long(never, notes), "two");
+    std::exception_ptr failure;
+    co_await keep_failure(inner.drain(), failure);
+    left = inner.size();
+    EXPECT_EQ(to_error(failure).code(), ErrorCode::cancelled);
+}
+
+Task<> a_drain_that_is_stopped_stops_its_tasks() {
+    Condition never;
+    std::vector<std::string> notes;
+    std::size_t left = 99;
+    TaskGroup outer(co_await asio::this_coro::executor);
+    outer.spawn(drain_two(never, notes, left), "outer");
+    co_await yield();
+    co_await outer.stop();
+    EXPECT_EQ(left, 0U);
+    EXPECT_EQ(notes, (std::vector<std::string>{"Cancelled", "Cancelled"}));
+}
+
+TEST(TaskGroup, ADrainThatIsStoppedStopsItsTasks) {
+    run(a_drain_that_is_stopped_stops_its_tasks());
+}
+
+Task<> drains() {
+    std::vector<int> done;
+    TaskGroup group(co_await asio::this_coro::executor);
+    const auto note = [](std::vector<int>& notes) -> Task<> {
+        co_await yield();
+        notes.push_back(1);
+    };
+    group.spawn(note(done), "one");
+    group.spawn(note(done), "two");
+    co_await group.drain();
+    EXPECT_EQ(done.size(), 2U);
+}
+
+TEST(TaskGroup, DrainWaitsForAll) {
+    run(drains());
+}
+
 Task<> a_stop_that_is_stopped_still_joins() {
     Condition release;
     bool ended = false;

@@ -67,5 +67,15 @@ TEST(Text, FileNamePartIsSafe) {
     EXPECT_EQ(file_name_part(std::string(500, 'a'), 10), std::string(10, 'a'));
 }
 
+TEST(Text, Base64OfEveryLength) {
+    // RFC 4648, section 10.
+    EXPECT_EQ(base64(""), "");
+    EXPECT_EQ(base64("f"), "Zg==");
+    EXPECT_EQ(base64("fo"), "Zm8=");
+    EXPECT_EQ(base64("foo"), "Zm9v");
+    EXPECT_EQ(base64("foobar"), "Zm9vYmFy");
+    EXPECT_EQ(base64(std::string("\x00\xff\xfe", 3)), "AP/+");
+}
+
 }  // namespace
 }  // namespace volchain

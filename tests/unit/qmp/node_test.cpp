@@ -32,11 +32,11 @@ TEST(NodeOptions, ThereAndBack) {
 }
 
 TEST(Node, FileNode) {
-    EXPECT_EQ(
-        file_node("f", "/x", Access::automatic, NodeOptions()),
-        json(
-            R"({"driver": "file", "node-name": "f", "filename": "/x", "read-only": false, "auto-read-only": true,
-                       "aio": "threads", "cache": {"direct": false, "no-flush": false}, "discard": "ignore"})"));
+    EXPECT_EQ(file_node("f", "/x", Access::read_write, NodeOptions()),
+              json(R"({"driver": "file", "node-name": "f", "filename": "/x", "discard": "ignore"})"));
+    EXPECT_EQ(file_node("f", "/x", Access::automatic, NodeOptions()),
+              json(R"({"driver": "file", "node-name": "f", "filename": "/x", "read-only": false,
+                       "auto-read-only": true, "discard": "ignore"})"));
     EXPECT_EQ(
         file_node("f", "/x", Access::read_only, unusual()),
         json(R"({"driver": "file", "node-name": "f", "filename": "/x", "read-only": true, "aio": "native",
@@ -45,10 +45,12 @@ TEST(Node, FileNode) {
 
 TEST(Node, FormatNode) {
     Json node = format_node("n", "qcow2", "f", Access::read_write, unusual());
-    EXPECT_EQ(
-        node,
-        json(R"({"driver": "qcow2", "node-name": "n", "file": "f", "read-only": false, "discard": "unmap",
+    EXPECT_EQ(node, json(R"({"driver": "qcow2", "node-name": "n", "file": "f", "discard": "unmap",
                              "cache": {"direct": true, "no-flush": true}, "detect-zeroes": "unmap"})"));
+    EXPECT_EQ(
+        format_node("n", "qcow2", "f", Access::read_only, NodeOptions()),
+        json(
+            R"({"driver": "qcow2", "node-name": "n", "file": "f", "read-only": true, "discard": "ignore"})"));
     EXPECT_EQ(with_backing(node, "b").at("backing"), "b");
     EXPECT_TRUE(without_backing(node).at("backing").is_null());
     NodeOptions keeps = unusual();
@@ -90,6 +92,28 @@ Task<> qemu_takes_them() {
     }
     EXPECT_TRUE(co_await daemon->stop(soon()));
 }
+/// What is left out is as it would be said.
+Task<> defaults() {
+    const TemporaryDirectory directory;
+    create_image(directory / "a", "qcow2", "1M");
+    const auto daemon = co_await storage_daemon(directory);
+    Json node = format_node("a", "qcow2", file_node("af", directory / "a", Access::read_write, NodeOptions()),
+                            Access::read_write, NodeOptions());
+    (void)co_await daemon->session()->execute("blockdev-add", std::move(node), soon());
+    const BlockGraph graph = co_await read_block_graph(daemon->session(), soon());
+    for (const char* name : {"a", "af"}) {
+        const Node& found = *graph.find(name);
+        EXPECT_FALSE(found.read_only) << name;
+        EXPECT_FALSE(found.cache_direct) << name;
+        EXPECT_FALSE(found.cache_no_flush) << name;
+        EXPECT_EQ(found.detect_zeroes, "off") << name;
+    }
+    EXPECT_TRUE(co_await daemon->stop(soon()));
+}
+TEST(Node, DefaultsAreQemus) {
+    async::run(defaults());
+}
+
 TEST(Node, QemuTakesThem) {
     async::run(qemu_takes_them());
 }

@@ -202,9 +202,13 @@ TEST(Connection, MessagesThatTheBusWouldNotTakeAreRefused) {
         const auto connection = bus->connect();
         Message signal = connection->signal("/x", "x.y", "Big");
         EXPECT_THROW(append(signal, std::vector<std::uint8_t>(Message::max_body_bytes + 1)), Error);
-        const std::vector<std::string> lines(300, std::string(60'000, 'x'));
+        const std::string line(60'000, 'x');
+        const std::vector<std::string> lines(Message::max_body_bytes / line.size() + 1, line);
+        const std::vector<ObjectPath> paths(lines.size(), ObjectPath("/" + line));
         Message lines_signal = connection->signal("/x", "x.y", "Lines");
         EXPECT_THROW(append(lines_signal, lines), Error);
+        Message paths_signal = connection->signal("/x", "x.y", "Paths");
+        EXPECT_THROW(append(paths_signal, paths), Error);
     };
     run(too_large());
 }

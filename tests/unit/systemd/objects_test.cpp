@@ -114,6 +114,8 @@ TEST(Objects, UnknownObjectsAreUnknown) {
     run(unknown_objects());
 }
 
+using Managed = std::map<ObjectPath, std::map<std::string, Dict>>;
+
 Task<> discovery() {
     const auto bus = co_await PrivateBus::start();
     ThingService service(*bus);
@@ -121,7 +123,6 @@ Task<> discovery() {
     const Uuid first = service.add_thing(1);
     const Uuid second = service.add_thing(2);
     const Proxy manager(*service.client, "org.volchain1", root_path, "org.freedesktop.DBus.ObjectManager");
-    using Managed = std::map<ObjectPath, std::map<std::string, Dict>>;
     const auto managed = co_await manager.call<Managed>("GetManagedObjects", soon());
     EXPECT_EQ(managed.size(), 2U);
     for (const auto& [id, size] : service.things.sizes) {
@@ -168,6 +169,83 @@ Task<> discovery() {
 
 TEST(Objects, IntrospectionAndManagedObjects) {
     run(discovery());
+}
+
+Task<> broken_getter() {
+    const auto bus = co_await PrivateBus::start();
+    ThingService service(*bus);
+    co_await service.begin();
+    const Uuid id = service.add_thing(5);
+    service.things.broken_name = true;
+    const Dict all = co_await service.thing(id).properties(soon());
+    EXPECT_FALSE(all.contains("Name"));
+    EXPECT_EQ(all.at("SizeBytes").get<std::uint64_t>(), 5U);
+    const Proxy manager(*service.client, "org.volchain1", root_path, "org.freedesktop.DBus.ObjectManager");
+    const auto managed = co_await manager.call<Managed>("GetManagedObjects", soon());
+    const Dict& thing = managed.at(object_path(thing_prefix, id)).at(thing_interface);
+    EXPECT_EQ(thing.size(), 4U);
+    EXPECT_FALSE(thing.contains("Name"));
+    co_await service.end();
+}
+
+TEST(Objects, AGetterThatThrowsCostsItsPropertyAlone) {
+    run(broken_getter());
+}
+
+Task<> too_many() {
+    const auto bus = co_await PrivateBus::start();
+    ThingService service(*bus);
+    co_await service.begin();
+    const Uuid id = service.add_thing(5);
+    for (int more = 0; more < 30; ++more) (void)service.add_thing(1);
+    service.things.thing_name.assign(std::size_t{1} << 20, 'x');
+    const Proxy manager(*service.client, "org.volchain1", root_path, "org.freedesktop.DBus.ObjectManager");
+    auto call = manager.call<Managed>("GetManagedObjects", soon());
+    const auto failure = co_await failure_of(std::move(call));
+    EXPECT_EQ(code_of(failure), ErrorCode::unsupported);
+    // The bus has not thrown us out.
+    const auto name = co_await service.thing(id).property<std::string>("Name", soon());
+    EXPECT_EQ(name.size(), service.things.thing_name.size());
+    co_await service.end();
+}
+
+TEST(Objects, MoreThanFitsIntoAMessageIsRefused) {
+    run(too_many());
+}
+
+Task<> foreign_queries() {
+    const auto bus = co_await PrivateBus::start();
+    ThingService service(*bus);
+    co_await service.begin();
+    const Uuid id = service.add_thing(5);
+    const std::string path = object_path(thing_prefix, id).str();
+    const auto get_all = [&](const std::string& where, const std::string& interface) {
+        const Proxy object(*service.client, "org.volchain1", where, "org.freedesktop.DBus.Properties");
+        return object.call<Dict>("GetAll", soon(), interface);
+    };
+    for (const std::string& where : {path, root_path}) {
+        auto call = get_all(where, "org.volchain1.Nothing");
+        const auto failure = co_await failure_of(std::move(call));
+        EXPECT_EQ(remote_name_of(failure), "org.freedesktop.DBus.Error.UnknownInterface");
+    }
+    auto nowhere = get_all(object_path(thing_prefix, Uuid::make()).str(), thing_interface);
+    auto failure = co_await failure_of(std::move(nowhere));
+    EXPECT_EQ(remote_name_of(failure), "org.freedesktop.DBus.Error.UnknownObject");
+    const Proxy thing(*service.client, "org.volchain1", path, "org.freedesktop.DBus.ObjectManager");
+    auto elsewhere = thing.call<Managed>("GetManagedObjects", soon());
+    failure = co_await failure_of(std::move(elsewhere));
+    EXPECT_THAT(remote_name_of(failure), HasSubstr("org.freedesktop.DBus.Error.Unknown"));
+    const Proxy manager(*service.client, "org.volchain1", root_path, "org.freedesktop.DBus.ObjectManager");
+    auto with_argument = manager.call<Managed>("GetManagedObjects", soon(), seven);
+    failure = co_await failure_of(std::move(with_argument));
+    EXPECT_EQ(remote_name_of(failure), "org.freedesktop.DBus.Error.InvalidArgs");
+    const Dict of_manager = co_await get_all(root_path, manager_interface);
+    EXPECT_EQ(of_manager.at("Version").get<std::string>(), "0.1");
+    co_await service.end();
+}
+
+TEST(Objects, QueriesForWhatIsNotThereAreRefused) {
+    run(foreign_queries());
 }
 
 Task<> options_by_hand() {

@@ -240,17 +240,19 @@ constexpr const char* limits_exceeded = "org.freedesktop.DBus.Error.LimitsExceed
 
 Task<> per_sender() {
     const auto bus = co_await PrivateBus::start();
-    ThingService service(*bus);
+    Limits limits;
+    limits.waiting_per_sender = 30;
+    ThingService service(*bus, limits);
     co_await service.begin();
     const Uuid id = service.add_thing(5);
     const Proxy thing = service.thing(id);
     Ends ends;
     async::TaskGroup group(service.connection->executor());
-    for (int i = 0; i < 40; ++i) group.spawn(count_end(thing.call("Block", soon()), ends), "a call");
-    for (int i = 0; i < 30; ++i) group.spawn(count_end(thing.call("Wait", soon()), ends), "a call");
-    co_await ends.reach(limits_exceeded, 6);
-    co_await service.things.reach_blocked(64);
-    EXPECT_EQ(service.things.blocked, 64);
+    for (int i = 0; i < 70; ++i) group.spawn(count_end(thing.call("Block", soon()), ends), "a call");
+    for (int i = 0; i < 33; ++i) group.spawn(count_end(thing.call("Wait", soon()), ends), "a call");
+    co_await ends.reach(limits_exceeded, 9);
+    co_await service.things.reach_blocked(94);
+    EXPECT_EQ(service.things.blocked, 94);
 
     // Properties are still read, and others are served.
     const auto size = co_await thing.property<std::uint64_t>("SizeBytes", soon());
@@ -261,8 +263,8 @@ Task<> per_sender() {
 
     service.things.release();
     co_await group.join(soon());
-    EXPECT_EQ(ends.of("done"), 64);
-    EXPECT_EQ(ends.of(limits_exceeded), 6);
+    EXPECT_EQ(ends.of("done"), 94);
+    EXPECT_EQ(ends.of(limits_exceeded), 9);
     (void)co_await thing.call<std::uint32_t>("Who", soon());
     co_await service.end();
 }

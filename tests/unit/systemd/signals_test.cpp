@@ -160,6 +160,41 @@ TEST(Signals, CompareFindsWhatChanged) {
     run(compared());
 }
 
+Task<> broken_getter() {
+    const auto bus = co_await PrivateBus::start();
+    ThingService service(*bus);
+    co_await service.begin();
+    const Uuid id = service.add_thing(1);
+    const std::string path = object_path(thing_prefix, id).str();
+    Ear ear(*service.client);
+    (void)co_await driver_of(*service.client).call<std::string>("GetId", soon());
+
+    service.objects.remember(path);
+    service.things.broken_name = true;
+    service.objects.compare(path);
+    const Message lost = co_await ear.next();
+    const auto [interface, values, invalidated] = read_body<Changed>(lost);
+    EXPECT_TRUE(values.empty());
+    EXPECT_THAT(invalidated, ElementsAre("Name"));
+
+    service.objects.added(path);
+    const Message added = co_await ear.next();
+    using Added = std::tuple<ObjectPath, std::map<std::string, Dict>>;
+    const auto [added_path, interfaces] = read_body<Added>(added);
+    EXPECT_FALSE(interfaces.at(thing_interface).contains("Name"));
+    EXPECT_TRUE(interfaces.at(thing_interface).contains("SizeBytes"));
+
+    service.things.broken_name = false;
+    service.objects.compare(path);
+    const Message back = co_await ear.next();
+    EXPECT_EQ(std::get<1>(read_body<Changed>(back)).at("Name").get<std::string>(), "thing");
+    co_await service.end();
+}
+
+TEST(Signals, AGetterThatThrowsCostsItsPropertyAlone) {
+    run(broken_getter());
+}
+
 Task<> settled() {
     const auto bus = co_await PrivateBus::start();
     ThingService service(*bus);

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+//
+// volchainctl disk: disks of VMs, and floating ones.
+#include "client/job_wait.h"
+#include "client/properties.h"
+#include "client/show.h"
+#include "client/units.h"
+#include "client/verb.h"
+
+namespace volchain::client {
+namespace {
+
+async::Task<> list(Session& session, Arguments arguments) {
+    bus::ObjectPath vm;
+    if (const auto wanted = arguments.word(0)) vm = co_await session.find("vm", *wanted);
+    const Objects objects = co_await session.objects();
+    std::vector<const Object*> disks = objects.of_kind("disk");
+    if (!vm.none()) std::erase_if(disks, [&vm](const Object* disk) { return disk->reference("VM") != vm; });
+    const std::vector<ListColumn> columns{"Name",      "VM",      "Target",     "Pool",
+                                          "SizeBytes", "Volumes", "ActivePath", "State"};
+    session.output().print(list_of("disk", objects, disks, columns));
+}
+
+async::Task<> create(Session& session, Arguments arguments) {
+    const std::uint64_t size = parse_size(arguments.at(2));
+    MethodOptions options(arguments);
+    options.text("format").text("preallocation").size("cluster-size").flag("extended-l2").text("compression");
+    const bus::ObjectPath pool = co_await session.find("pool", arguments.at(0));
+    const auto job =
+        co_await session.call<bus::ObjectPath>(pool, "CreateDisk", arguments.at(1), size, options.dict());
+    co_await finish_job(session, job, "disk");
+}
+
+async::Task<> import(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.text("name").text("format");
+    const bus::ObjectPath pool = co_await session.find("pool", arguments.at(0));
+    const auto job =
+        co_await session.call<bus::ObjectPath>(pool, "ImportDisk", arguments.at(1), options.dict());
+    co_await finish_job(session, job, "disk");
+}
+
+async::Task<> overlay(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.flag("activate");
+    const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
+    if (const auto backing = arguments.value("backing")) {
+        const bus::ObjectPath volume = co_await session.find("volume", *backing);
+        options.set("backing", volume);
+    }
+    const auto job = co_await session.call<bus::ObjectPath>(disk, "CreateOverlay", options.dict());
+    co_await finish_job(session, job, "volume");
+}
+
+async::Task<> attach(Session& session, Arguments arguments) {
+    const MethodOptions options(arguments);
+    const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(1));
+    const std::string target = arguments.word(2).value_or("");
+    const auto job = co_await session.call<bus::ObjectPath>(disk, "Attach", vm, target, options.dict());
+    co_await finish_job(session, job);
+}
+
+async::Task<> detach(Session& session, Arguments arguments) {
+    const MethodOptions options(arguments);
+    const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(disk, "Detach", options.dict());
+    co_await finish_job(session, job);
+}
+
+}  // namespace
+
+std::vector<Verb> disk_verbs() {
+    return {
+        {"disk", "list", "[VM]", "list the disks, or those of a VM", list},
+        {"disk", "show", "DISK", "show all there is to say of a disk", show_object},
+        {"disk",
+         "create",
+         "POOL NAME SIZE",
+         "make a new, empty disk",
+         create,
+         {{"format", "qcow2|raw", "of its image; qcow2 where not given"},
+          {"preallocation", "off|metadata|falloc|full", "what is allocated beforehand; off where not given"},
+          {"cluster-size", "SIZE", "of a qcow2 image; 64K where not given"},
+          {"extended-l2", "", "subclusters, in a qcow2 image"},
+          {"compression", "zlib|zstd", "of a qcow2 image; zlib where not given"}}},
+        {"disk",
+         "import",
+         "POOL FILE",
+         "make an image in the pool's directory a disk, with the chain below it",
+         import,
+         {{"name", "NAME", "of the disk; where not given, after the file"},
+          {"format", "qcow2|raw", "of the image; needed for raw"}}},
+        {"disk",
+         "overlay",
+         "DISK",
+         "cover the active volume with a new one",
+         overlay,
+         {{"backing", "VOLUME", "put the new volume on this one instead: a branch"},
+          {"activate", "", "let the branch be the active volume, of a VM that is down"}}},
+        {"disk", "attach", "DISK VM [TARGET]", "make a floating disk a disk of a VM that is down", attach},
+        {"disk", "detach", "DISK", "let a disk of a VM that is down float", detach},
+    };
+}
+
+}  // namespace volchain::client

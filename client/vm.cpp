@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+//
+// volchainctl vm: virtual machines.
+#include "client/document.h"
+#include "client/job_wait.h"
+#include "client/properties.h"
+#include "client/show.h"
+#include "client/verb.h"
+#include "client/vm_tree.h"
+
+namespace volchain::client {
+namespace {
+
+async::Task<> list(Session& session, Arguments) {
+    const Objects objects = co_await session.objects();
+    const std::vector<ListColumn> columns{"Name",      "State",           "AgentState", "Disks",
+                                          "Snapshots", "CurrentSnapshot", "Job"};
+    session.output().print(list_of("VM", objects, objects.of_kind("vm"), columns));
+}
+
+async::Task<> register_vm(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.text("id").text("qmp-socket").text("agent-socket").text("config-type").flag("foreign-manager");
+    if (const auto file = arguments.value("config")) options.set("config", read_document(*file));
+    if (arguments.flag("no-adopt")) options.set("adopt", false);
+    const auto vm =
+        co_await session.call_manager<bus::ObjectPath>("RegisterVM", arguments.at(0), options.dict());
+    co_await print_made(session, vm);
+}
+
+async::Task<> unregister(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.flag("forget-snapshots");
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    co_await session.call(vm, "Unregister", options.dict());
+}
+
+async::Task<> update(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.text("name").text("qmp-socket").text("agent-socket");
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    co_await session.call(vm, "Update", options.dict());
+}
+
+async::Task<> refresh(Session& session, Arguments arguments) {
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    co_await session.call(vm, "Refresh");
+}
+
+async::Task<> tree(Session& session, Arguments arguments) {
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    const Objects objects = co_await session.objects();
+    session.output().print(VmTree(objects, vm));
+}
+
+async::Task<> config(Session& session, Arguments arguments) {
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    co_await print_config(session, vm);
+}
+
+async::Task<> set_config(Session& session, Arguments arguments) {
+    const Bytes document = read_document(arguments.at(1));
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    std::string type = arguments.value("type").value_or("");
+    if (!arguments.flag("type"))
+        type = co_await session.proxy(vm).property<std::string>("ConfigType", session.soon());
+    co_await session.call(vm, "SetConfig", document, type);
+}
+
+}  // namespace
+
+std::vector<Verb> vm_verbs() {
+    const Option qmp_socket{"qmp-socket", "SOCKET", "a QMP monitor that nobody else uses"};
+    const Option agent_socket{"agent-socket", "SOCKET", "of the guest agent's port"};
+    return {
+        {"vm", "list", "", "list the VMs", list},
+        {"vm", "show", "VM", "show all there is to say of a VM", show_object},
+        {"vm", "tree", "VM", "draw the VM's snapshots and the volumes that they stand on", tree},
+        {"vm",
+         "register",
+         "NAME",
+         "make a VM known, and adopt its disks",
+         register_vm,
+         {qmp_socket,
+          agent_socket,
+          {"id", "UUID", "of the VM; made where not given"},
+          {"config", "FILE", "its configuration, of whatever form; - for stdin"},
+          {"config-type", "TYPE", "the MIME type of that"},
+          {"no-adopt", "", "do not make records of disks that are found in it"},
+          {"foreign-manager", "", "although libvirt runs it, which will not know of overlays"}}},
+        {"vm",
+         "unregister",
+         "VM",
+         "forget a VM; its disks float then, no file is touched",
+         unregister,
+         {{"forget-snapshots", "", "and the records of its snapshots"}}},
+        {"vm",
+         "update",
+         "VM",
+         "change the VM's name or sockets",
+         update,
+         {{"name", "NAME", "what it is called from now on"}, qmp_socket, agent_socket}},
+        {"vm", "refresh", "VM", "look at the running VM again", refresh},
+        {"vm", "config", "VM", "print the VM's configuration", config},
+        {"vm",
+         "set-config",
+         "VM FILE",
+         "replace the VM's configuration; - for stdin",
+         set_config,
+         {{"type", "TYPE", "its MIME type; where not given, as it was"}}},
+    };
+}
+
+}  // namespace volchain::client

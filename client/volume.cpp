@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+//
+// volchainctl volume: image files.
+#include <algorithm>
+#include <tuple>
+
+#include "client/properties.h"
+#include "client/session.h"
+#include "client/show.h"
+#include "client/verb.h"
+
+namespace volchain::client {
+namespace {
+
+/// Beside each other by disk, the bottom of a chain first.
+void by_disk(const Objects& objects, std::vector<const Object*>& volumes) {
+    const auto key = [&objects](const Object* volume) {
+        return std::tuple(objects.name(volume->reference("Disk")), volume->value<std::uint32_t>("Depth"),
+                          volume->name());
+    };
+    std::sort(volumes.begin(), volumes.end(),
+              [&key](const Object* a, const Object* b) { return key(a) < key(b); });
+}
+
+async::Task<> list(Session& session, Arguments arguments) {
+    bus::ObjectPath disk;
+    if (const auto wanted = arguments.word(0)) disk = co_await session.find("disk", *wanted);
+    const Objects objects = co_await session.objects();
+    std::vector<const Object*> volumes = objects.of_kind("volume");
+    if (!disk.none())
+        std::erase_if(volumes, [&disk](const Object* volume) { return volume->reference("Disk") != disk; });
+    by_disk(objects, volumes);
+    const std::vector<ListColumn> columns{"Disk",      "Depth",          "Path",   "Format",
+                                          "SizeBytes", "AllocatedBytes", "Active", "State"};
+    session.output().print(list_of("volume", objects, volumes, columns));
+}
+
+}  // namespace
+
+std::vector<Verb> volume_verbs() {
+    return {
+        {"volume", "list", "[DISK]", "list the volumes, or those of a disk", list},
+        {"volume", "show", "VOLUME", "show all there is to say of a volume", show_object},
+    };
+}
+
+}  // namespace volchain::client

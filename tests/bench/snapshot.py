@@ -1,0 +1,272 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""How long a snapshot takes, beside others who take one of the same kind of guest, and how long a guest is frozen for it.
+
+  tests/bench/snapshot.py [--rounds N] [--json FILE] [--directory DIR] [--part latency|freeze] [--no-libvirt]
+
+Everything runs in the same rounds, one after the other in changing order, on one file system. The daemon is that of
+VOLCHAIN_BUILD, or build/release: meson setup build/release -Dbuildtype=release -Dtests=false.
+
+Latency: CreateSnapshot without an agent, from the D-Bus call to the answer of Job.Wait, on a connection that is there all
+the time; a script over bare QMP that does the same steps (overlays made in a storage daemon, blockdev-add, one
+transaction); libvirt by its API and by virsh, each with a libvirtd that is there all the time. With 1 disk and 4, and with
+1 disk at the end of a chain of 60.
+
+Freeze: with quiesce=require and an agent that answers at once, the time between its answer to the freeze and the sending
+of the thaw, without what QEMU takes for the one command between them. As the daemon has it in its journal, and as it was
+seen at the sockets of the agent and the monitor, where it is also seen that it is one command.
+"""
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+os.environ.setdefault("VOLCHAIN_BUILD", os.path.join(ROOT, "build/release"))
+from bench.instant_agent import InstantAgent  # noqa: E402
+from bench.libvirt_host import LibvirtHost, Unavailable  # noqa: E402
+from bench.monitor_tap import MonitorTap  # noqa: E402
+from bench.measure import Machine, Series, ratio, timed  # noqa: E402
+from bench.peers import Bare, Chains, LibvirtApi, Virsh, Volchain, VolchainGuest, ping  # noqa: E402
+from harness.bus import Bus  # noqa: E402
+from harness.client import Client  # noqa: E402
+from harness.daemon import BUILD, Daemon  # noqa: E402
+
+CASES = {"1 disk": (1, 1), "4 disks": (4, 1), "depth 60": (1, 60)}
+# So many snapshots of a guest; then it is replaced, so that chains stay about as deep as the case says.
+ROUNDS_A_GUEST = 5
+SHARE_TARGET = 5e-3
+
+
+class Site:
+    """A bus, the daemon, a client, and what else a part of the benchmark needs, below one directory."""
+
+    def __init__(self, directory):
+        self.directory, self.count = directory, 0
+        self.bus = Bus(f"{directory}/bus")
+        self.daemon = Daemon(f"{directory}/daemon", self.bus, verbose=False)
+        self.client = None
+        self.chains = Chains(f"{directory}/chains")
+        self.machine = Machine(directory)
+
+    def __enter__(self):
+        try:
+            self.daemon.start()
+            self.client = Client(self.bus.address)
+        except Exception:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(Exception):
+            self.daemon.stop()
+        self.bus.stop()
+
+    def new_directory(self):
+        self.count += 1
+        path = f"{self.directory}/g{self.count}"
+        os.mkdir(path)
+        return path
+
+
+# --- latency ---
+
+def latency(site, peers, rounds):
+    """{(peer, case): Series}"""
+    series = {(peer.name, case): Series() for peer in peers for case in CASES}
+    for first in range(0, rounds, ROUNDS_A_GUEST):
+        count = min(ROUNDS_A_GUEST, rounds - first)
+        with contextlib.ExitStack() as stack:
+            guests = {}
+            for peer in peers:
+                for case, (disks, depth) in CASES.items():
+                    guest = peer.guest(site.new_directory(), disks, depth)
+                    stack.callback(guest.close)
+                    guests[peer.name, case] = guest
+            for _ in range(count):
+                site.machine.look()
+                for key in random.sample(list(guests), len(guests)):
+                    series[key].add(timed(guests[key].snapshot))
+            for guest in guests.values():
+                guest.check(count)
+        print(f"\r  round {first + count} of {rounds}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return series
+
+
+# --- freeze ---
+
+class Freeze:
+    """What was seen of the frozen windows of a guest with so many disks, in seconds."""
+
+    def __init__(self):
+        self.frozen, self.switch, self.share, self.share_seen = Series(), Series(), Series(), Series()
+
+    def take(self, result, agent, tap):
+        frozen, switch = result["frozen-usec"] / 1e6, result["switch-usec"] / 1e6
+        self.frozen.add(frozen)
+        self.switch.add(switch)
+        self.share.add(frozen - switch)
+        since, until = agent.frozen[-1], agent.thawed[-1]
+        exchanges = tap.exchanges(since, until)
+        if len(exchanges) != 1:
+            raise AssertionError(f"{len(exchanges)} QMP commands while the guest was frozen, not one")
+        (sent, answered), = exchanges
+        self.share_seen.add((until - since) - (answered - sent))
+
+
+def freeze(site, disks, rounds):
+    """A guest of its own for each few snapshots, as above."""
+    seen = Freeze()
+    for first in range(0, rounds, ROUNDS_A_GUEST):
+        directory = site.new_directory()
+        agent = InstantAgent(f"{directory}/instant-agent.sock")
+        images = site.chains.copy(f"{directory}/images", disks, 1)
+        guest = VolchainGuest(site.client, directory, images, agent=agent.path,
+                              tap=lambda monitor: MonitorTap(f"{monitor}.tap", monitor))
+        try:
+            for _ in range(min(ROUNDS_A_GUEST, rounds - first)):
+                site.machine.look()
+                seen.take(guest.snapshot(quiesce="require"), agent, guest.tap)
+        finally:
+            guest.close()
+            agent.close()
+    return seen
+
+
+# --- what is said ---
+
+def print_latency(series, peers):
+    width = 26
+    print(f"\n{'CreateSnapshot without an agent, ms: median (10th - 90th percentile)'}")
+    print("  " + "".join(title.ljust(width) for title in ["", *CASES]).rstrip())
+    for peer in peers:
+        print("  " + "".join(cell.ljust(width) for cell in
+                             [peer.name, *(series[peer.name, case].text() for case in CASES)]).rstrip())
+
+
+def latency_targets(series):
+    """[(what, figure, limit)]"""
+    volchain = {case: series["volchain", case] for case in CASES}
+    bare = {case: series["bare QMP", case] for case in CASES}
+    return [("1 disk, times bare QMP", ratio(volchain["1 disk"], bare["1 disk"]), 1.5),
+            ("4 disks, times bare QMP", ratio(volchain["4 disks"], bare["4 disks"]), 1.0),
+            ("depth 60, times depth 1", ratio(volchain["depth 60"], volchain["1 disk"]), 2.0)]
+
+
+def print_freeze(freezes):
+    print("\nGuest frozen, ms: median (10th - 90th percentile)")
+    columns = ["", "frozen", "of it QEMU's switch", "daemon's share", "share as seen outside"]
+    print("  " + "".join(column.ljust(26) for column in columns).rstrip())
+    for case, seen in freezes.items():
+        cells = [case, *(series.text() for series in (seen.frozen, seen.switch, seen.share, seen.share_seen))]
+        print("  " + "".join(cell.ljust(26) for cell in cells).rstrip())
+
+
+def freeze_targets(freezes):
+    return [(f"daemon's share of the freeze, {case}, ms", 1e3 * seen.share.median, 1e3 * SHARE_TARGET)
+            for case, seen in freezes.items()]
+
+
+def print_targets(targets):
+    print("\nTargets")
+    for what, figure, limit in targets:
+        print(f"  {'ok    ' if figure <= limit else 'MISSED'}  {what}: {figure:.2f} (at most {limit:g})")
+
+
+def describe_host(directory, libvirt):
+    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
+    kind = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True, check=True).stdout.strip()
+    return {"cpus": len(os.sched_getaffinity(0)), "kernel": platform.release(), "filesystem": kind, "build": BUILD,
+            "qemu": qemu.split("version ")[1].split()[0].strip(), "libvirt": libvirt.version if libvirt else None}
+
+
+def find_libvirt(directory, wanted):
+    """The host, or None: and then that is said loudly."""
+    if not wanted:
+        return None
+    os.mkdir(directory)
+    try:
+        return LibvirtHost(directory)
+    except Unavailable as error:
+        print(f"*** NOT COMPARED WITH LIBVIRT: {error} ***", file=sys.stderr)
+        return None
+
+
+def report(site, results):
+    for name, value in results["host"].items():
+        print(f"{name}: {value}", end="; ")
+    print(f"\nmachine: {site.machine.text()}")
+    if site.machine.noisy():
+        print("*** THE MACHINE IS NOISY: medians of this run mean little ***")
+
+
+def run(site, arguments, libvirt):
+    peers = [Volchain(site.client, site.chains), Bare(site.chains)]
+    if libvirt:
+        peers += [LibvirtApi(libvirt, site.chains), Virsh(libvirt, site.chains)]
+    results = {"host": describe_host(site.directory, libvirt), "rounds": arguments.rounds}
+    series, freezes, pings, targets = {}, {}, Series(), []
+    for _ in range(200):
+        pings.add(timed(lambda: ping(site.client)))
+    if arguments.part != "freeze":
+        series = latency(site, peers, arguments.rounds)
+        targets += latency_targets(series)
+    if arguments.part != "latency":
+        for case, disks in (("1 disk", 1), ("4 disks", 4)):
+            freezes[case] = freeze(site, disks, arguments.rounds)
+        targets += freeze_targets(freezes)
+    report(site, results)
+    print(f"a call that does nothing (Ping) over the same D-Bus connection: {pings.text()} ms; a snapshot takes two calls")
+    if series:
+        print_latency(series, peers)
+    if freezes:
+        print_freeze(freezes)
+    print_targets(targets)
+    results["machine"] = {"flush": site.machine.flush.json(), "computing": site.machine.computing.json()}
+    results["ping"] = pings.json()
+    results["latency"] = [{"peer": peer, "case": case, **times.json()} for (peer, case), times in series.items()]
+    results["freeze"] = {case: {name: getattr(seen, name).json() for name in vars(seen)} for case, seen in freezes.items()}
+    results["targets"] = [{"what": what, "figure": figure, "limit": limit, "ok": figure <= limit}
+                          for what, figure, limit in targets]
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", metavar="FILE", help="all figures, of each round")
+    parser.add_argument("--directory", default="/var/tmp", help="the file system to work on (%(default)s)")
+    parser.add_argument("--part", choices=["latency", "freeze"], help="this part only")
+    parser.add_argument("--no-libvirt", action="store_true")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 where a target is missed")
+    arguments = parser.parse_args()
+    # Short, for the paths of sockets.
+    directory = tempfile.mkdtemp(prefix="vcb-", dir=arguments.directory)
+    os.chmod(directory, 0o755)
+    libvirt = None
+    try:
+        libvirt = find_libvirt(f"{directory}/l", not arguments.no_libvirt and arguments.part != "freeze")
+        with Site(directory) as site:
+            results = run(site, arguments, libvirt)
+    finally:
+        if libvirt:
+            libvirt.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+    if arguments.json:
+        with open(arguments.json, "w") as f:
+            json.dump(results, f, indent=1)
+    if arguments.strict and not all(target["ok"] for target in results["targets"]):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

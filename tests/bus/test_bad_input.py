@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: MIT
+"""Bad input to every method: a named error, never a crash, and nothing is changed by it.
+
+The methods, their arguments and options come from daemon/interfaces. What each one means, and so what is bad for it, is
+said in harness.world.CALLS and in MEANING below: a member that is missing there fails test_nothing_is_left_out.
+"""
+import os
+import uuid
+
+import pytest
+from jeepney import DBusAddress, MessageFlag, new_method_call
+
+from harness import interfaces
+from harness.client import NAME, ROOT, Client, DBusError
+from harness.interfaces import KINDS
+from harness.world import CALLS, MiB
+
+DECLARED = interfaces.declared()
+METHODS = {f"{i.short}.{m.name}": m for i in DECLARED.values() for m in i.methods.values()}
+MAX = (1 << 64) - 1
+LONG = "x" * 10240
+
+# Everything in api.md's table but Internal, and what was added to it; and what D-Bus itself answers.
+OURS = {f"{NAME}.Error.{name}" for name in (
+    "InvalidArgument NotFound AlreadyExists Busy InUse NotRunning Running Unreachable AgentUnavailable QuiesceFailed "
+    "UnsafeImage CorruptImage BrokenChain NoSpace ReadOnly Unsupported Cancelled Timeout QemuFailed Interrupted").split()}
+INCALLS = f"{NAME}.Error.InvalidArgument"
+DBUS = "org.freedesktop.DBus.Error."
+
+# What arguments and options mean.
+MEANING = {
+    "Manager.CreatePool.name": "name", "Manager.CreatePool.path": "directory", "Manager.CreatePool.create": "flag",
+    "Manager.RegisterVM.name": "vm name", "Manager.RegisterVM.id": "uuid", "Manager.RegisterVM.qmp-socket": "monitor",
+    "Manager.RegisterVM.agent-socket": "socket", "Manager.RegisterVM.config": "config",
+    "Manager.RegisterVM.config-type": "mime type", "Manager.RegisterVM.adopt": "flag",
+    "Manager.RegisterVM.foreign-manager": "flag",
+    "Manager.Find.kind": "word", "Manager.Find.what": "what",
+    "Pool.CreateDisk.name": "disk name", "Pool.CreateDisk.size": "size", "Pool.CreateDisk.format": "word",
+    "Pool.CreateDisk.preallocation": "word", "Pool.CreateDisk.cluster-size": "cluster size",
+    "Pool.CreateDisk.extended-l2": "flag", "Pool.CreateDisk.compression": "word",
+    "Pool.ImportDisk.path": "image", "Pool.ImportDisk.name": "other disk name", "Pool.ImportDisk.format": "word",
+    "Disk.CreateOverlay.backing": "backing", "Disk.CreateOverlay.activate": "flag",
+    "Disk.Attach.vm": "vm", "Disk.Attach.target": "target",
+    "VM.CreateSnapshot.name": "snapshot name", "VM.CreateSnapshot.description": "description",
+    "VM.CreateSnapshot.disks": "disks", "VM.CreateSnapshot.exclude": "left out disks", "VM.CreateSnapshot.quiesce": "word",
+    "VM.CreateSnapshot.freeze-timeout-usec": "freeze timeout", "VM.CreateSnapshot.on-disk-failure": "word",
+    "VM.SetConfig.config": "config", "VM.SetConfig.type": "mime type",
+    "VM.Update.name": "vm name", "VM.Update.qmp-socket": "monitor", "VM.Update.agent-socket": "socket",
+    "VM.Unregister.forget-snapshots": "flag",
+    "Snapshot.SetMetadata.name": "other snapshot name", "Snapshot.SetMetadata.description": "description",
+}
+
+BAD_NAMES = {
+    "with /": "a/b", "with ..": "../x", "only a .. path": "/..", "newline": "new\nline", "tab": "a\tb", "control": "\x01",
+    "delete": "a\x7f", "129 bytes": "x" * 129, "10 kB": LONG, "leading space": " x", "trailing space": "x ",
+}
+EMPTY = {"empty": ""}
+SOCKETS = {"relative": "qmp.sock", "with ..": "/run/../qmp.sock", "too long": "/" + "x" * 200, "10 kB": "/" + LONG,
+           "control": "\n"}
+
+
+def of_kind(kind, **more):
+    """Object paths that are no objects of a kind. `more`: further ones."""
+    wrong = {"no object": "/", "of another kind": lambda w: w.one["pool" if kind != "pool" else "vm"],
+             "no id": f"{ROOT}/{kind}/zzz", "not ours": "/org/freedesktop/DBus", "the kind itself": f"{ROOT}/{kind}",
+             "unknown": f"{ROOT}/{kind}/{uuid.uuid4()}".replace("-", "_"), "nil": f"{ROOT}/{kind}/{uuid.UUID(int=0)}".replace("-", "_"),
+             "vanished": lambda w: w.vanished[kind],
+             "in capitals": lambda w: ROOT + f"/{kind}/" + w.one[kind].rsplit("/", 1)[1].upper().replace("0", "A")}
+    return {**wrong, **more}
+
+
+def in_lists(paths):
+    return {label: (lambda w, value=value: [value(w) if callable(value) else value]) for label, value in paths.items()}
+
+
+# By meaning: label and bad value, or how to get it from the world.
+BAD = {
+    "flag": {},
+    "word": {**EMPTY, "unknown": "no-such-word", "capitals": "QCOW2", "newline": "qcow2\n", "10 kB": LONG},
+    "what": {**EMPTY, "unknown": "nothing-there", "path": "../..", "root": "/", "control": "\x01", "10 kB": LONG},
+    "name": {**EMPTY, **BAD_NAMES, "taken": "main"},
+    "disk name": {**EMPTY, **BAD_NAMES, "taken": "floating"},
+    "other disk name": {**BAD_NAMES, "taken": "floating"},
+    "vm name": {**EMPTY, **BAD_NAMES, "taken": "up"},
+    "snapshot name": {**BAD_NAMES, "taken": "first"},
+    "other snapshot name": {**EMPTY, **BAD_NAMES, "taken": "second"},
+    "target": {**BAD_NAMES, "taken": "root"},
+    "description": {"4097 bytes": "x" * 4097, "10 kB": LONG},
+    "mime type": {"256 bytes": "x" * 256, "10 kB": LONG, "control": "text/\x01", "newline": "text/xml\n", "no ASCII": "té/xt"},
+    "config": {"above 4 MiB": b"x" * (4 * MiB + 1), "5 MiB": b"x" * (5 * MiB)},
+    "uuid": {**EMPTY, "no uuid": "zzz", "nil": str(uuid.UUID(int=0)), "with more": f"{uuid.uuid4()}x", "10 kB": LONG,
+             "taken": lambda w: w.client.get(w.up, "VM", "Id")},
+    "socket": SOCKETS,
+    "monitor": {**SOCKETS, "of another VM": lambda w: w.qemu.qmp},
+    "directory": {**EMPTY, "relative": "images", "missing": "/no/such/directory", "a file": "/etc/passwd",
+                  "a device": "/dev/null", "with ..": lambda w: w.vacant + "/../vacant", "10 kB": "/" + LONG,
+                  "control": "/tmp/\x01", "taken": lambda w: w.pool_path},
+    "image": {**EMPTY, "the pool": ".", "above": "..", "with ..": "../images/up-root.qcow2", "missing": "none.qcow2",
+              "in no directory": "none/none.qcow2", "absolute, elsewhere": "/etc/passwd", "a device": "/dev/zero",
+              "a directory": lambda w: w.pool_path, "a link": "link.qcow2", "control": "\x01", "10 kB": LONG,
+              "10 kB in parts": "x/" * 5000 + "x", "a volume": lambda w: w.client.get(w.disks[0], "Disk", "ActivePath")},
+    "size": {"0": 0, "1": 1, "511": 511, "not of 512": MiB + 1, "largest": MAX, "largest of 512": MAX - 511, "2^63": 1 << 63},
+    "cluster size": {"0": 0, "1": 1, "256": 256, "no power": 3 * 65536, "4 MiB": 4 * MiB, "largest": MAX},
+    "freeze timeout": {"0": 0, "above an hour": 3_600_000_001, "largest": MAX},
+    "vm": of_kind("vm"),
+    "backing": of_kind("volume", **{
+        "of another disk": lambda w: w.client.get(w.disks[0], "Disk", "Active"),
+        "the active one": lambda w: w.client.get(w.one["disk"], "Disk", "Active")}),
+    "disks": {"none": [], **in_lists(of_kind("disk", foreign=lambda w: w.disks[0]))},
+    "left out disks": {"all": lambda w: w.disks[1:], **in_lists(of_kind("disk"))},
+}
+# Options of the right type that do not go together, or not with this object.
+COMBINATIONS = {
+    "Pool.CreateDisk": {
+        "raw with clusters": {"format": ("s", "raw"), "cluster-size": ("t", 65536)},
+        "raw with subclusters": {"format": ("s", "raw"), "extended-l2": ("b", True)},
+        "raw with compression": {"format": ("s", "raw"), "compression": ("s", "zstd")},
+        "raw with metadata": {"format": ("s", "raw"), "preallocation": ("s", "metadata")},
+        "subclusters in small clusters": {"extended-l2": ("b", True), "cluster-size": ("t", 4096)},
+    },
+    "Disk.CreateOverlay": {"activate without backing": {"activate": ("b", True)}},
+}
+WRONG_TYPES = {"s": [("u", 5), ("ay", b"x"), ("v", ("s", "x"))], "b": [("s", "true"), ("u", 1)],
+               "t": [("s", "5"), ("i", -1), ("d", 1.0)], "o": [("s", "/"), ("ao", [])],
+               "ao": [("as", ["/"]), ("o", "/"), ("a(oo)", [])], "ay": [("s", "x"), ("au", [1])]}
+ANOTHER = {"s": ("u", 1), "t": ("s", "1"), "o": ("s", "/"), "ay": ("s", "x"), "a{sv}": ("a{ss}", {})}
+
+
+def bad_values():
+    """(method, which argument or option, label, value)"""
+    for key, method in METHODS.items():
+        known = {name: None for name, _ in method.inputs} | method.options
+        for name in known:
+            for label, value in BAD.get(MEANING.get(f"{key}.{name}"), {}).items():
+                yield key, name, label, value
+
+
+def test_nothing_is_left_out():
+    """A new method, argument or option has to be given a meaning here, and so its bad input."""
+    assert set(CALLS) == set(METHODS)
+    known = {f"{key}.{name}" for key, method in METHODS.items()
+             for name in [n for n, type in method.inputs if type != "a{sv}"] + list(method.options)}
+    assert set(MEANING) == known
+    assert set(MEANING.values()) == set(BAD)
+
+
+@pytest.fixture(scope="module")
+def world(world):
+    """With what bad input refers to: a link, and objects that are gone."""
+    c = world.client
+    os.symlink("/etc/passwd", f"{world.pool_path}/link.qcow2")
+    c.call(world.snapshot, "Snapshot", "SetMetadata", "a{sv}", {"description": ("s", "to be changed")})
+    c.finish(c.create_snapshot(world.down, "second"))
+
+    gone = f"{world.directory}/gone"
+    os.mkdir(gone)
+    pool = c.create_pool("gone", gone)
+    made = c.finish(c.call(pool, "Pool", "CreateDisk", "sta{sv}", "gone", MiB, {}))
+    vm = c.register_vm("gone")
+    c.finish(c.call(made["disk"], "Disk", "Attach", "osa{sv}", vm, "x", {}))
+    snapshot = c.finish(c.create_snapshot(vm, "gone"))["snapshot"]
+    c.call(vm, "VM", "Unregister", "a{sv}", {"forget-snapshots": ("b", True)})
+    c.call(pool, "Pool", "Remove")
+    world.vanished = {"pool": pool, "disk": made["disk"], "volume": made["volume"], "vm": vm, "snapshot": snapshot,
+                      "job": f"{ROOT}/job/{uuid.uuid4()}".replace("-", "_")}
+    return world
+
+
+def error_of(world, path, key, signature, arguments):
+    """(name, message) of the error that a call, or the job it starts, ends in."""
+    interface, member = key.split(".")
+    try:
+        result = world.client.call(path, interface, member, signature or None, *arguments)
+    except DBusError as error:
+        return error.name, error.message
+    assert isinstance(result, str) and result.startswith(f"{ROOT}/job/"), f"{key}{tuple(arguments)} was accepted: {result}"
+    name, message = world.client.failure(result)
+    return f"{NAME}.Error.{name}", message
+
+
+class Unchanged:
+    """Nothing that is shown, and no file, is another one at the end."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def __enter__(self):
+        self.before = self.world.objects(), self.world.files()
+
+    def __exit__(self, failure, *_):
+        assert self.world.daemon.process.poll() is None, "volchaind has ended"
+        if failure is None:
+            assert (self.world.objects(), self.world.files()) == self.before
+
+
+@pytest.mark.parametrize("key,name,label,value", [
+    pytest.param(*case, id=f"{case[0]}-{case[1]}-{case[2]}".replace(" ", "_")) for case in bad_values()])
+def test_bad_value(world, key, name, label, value):
+    method = METHODS[key]
+    arguments = CALLS[key][0](world)
+    value = value(world) if callable(value) else value
+    names = [n for n, _ in method.inputs]
+    if name in names:
+        arguments[names.index(name)] = value
+    else:
+        arguments[-1] = {name: (method.options[name], value)}
+    with Unchanged(world):
+        error, message = error_of(world, world.target(key), key, method.signature, arguments)
+    assert error in OURS, f"{error}: {message}"
+    assert message and len(message) < 2000
+
+
+@pytest.mark.parametrize("key,label", [pytest.param(k, l, id=f"{k}-{l}".replace(" ", "_"))
+                                       for k, cases in COMBINATIONS.items() for l in cases])
+def test_options_that_do_not_go_together(world, key, label):
+    arguments = CALLS[key][0](world)
+    arguments[-1] = COMBINATIONS[key][label]
+    with Unchanged(world):
+        error, message = error_of(world, world.target(key), key, METHODS[key].signature, arguments)
+    assert error == INCALLS, f"{error}: {message}"
+
+
+@pytest.mark.parametrize("key", sorted(METHODS))
+def test_wrong_arguments(world, key):
+    """Too few, too many, each of another type: D-Bus' own error."""
+    method, arguments = METHODS[key], CALLS[key][0](world)
+    types = [type for _, type in method.inputs]
+    attempts = [(method.signature + "u", [*arguments, 1])]
+    if types:
+        attempts += [("", []), ("".join(types[:-1]), arguments[:-1])]
+    for position, type in enumerate(types):
+        other, value = ANOTHER[type]
+        attempts.append(("".join(types[:position] + [other] + types[position + 1:]),
+                         arguments[:position] + [value] + arguments[position + 1:]))
+    with Unchanged(world):
+        for signature, values in attempts:
+            error, message = error_of(world, world.target(key), key, signature, values)
+            assert error == f"{DBUS}InvalidArgs", f"'{signature}': {error}: {message}"
+
+
+@pytest.mark.parametrize("key", sorted(k for k, m in METHODS.items() if ("options", "a{sv}") in m.inputs))
+def test_options(world, key):
+    """Unknown ones, and known ones of another type: the error names them."""
+    method = METHODS[key]
+    attempts = [("no-such-option", ("b", True)), ("", ("s", "")), (LONG, ("s", "")), ("Name", ("s", "x"))]
+    for option, type in method.options.items():
+        attempts += [(option, wrong) for wrong in WRONG_TYPES[type]]
+        attempts.append((option.replace("-", "_") + "_", ("s", "x")))
+    with Unchanged(world):
+        for option, value in attempts:
+            arguments = CALLS[key][0](world)[:-1] + [{option: value}]
+            error, message = error_of(world, world.target(key), key, method.signature, arguments)
+            assert error == INCALLS and option[:100] in message, f"{option}={value}: {error}: {message}"
+
+
+@pytest.mark.parametrize("key", sorted(k for k, m in METHODS.items() if ("options", "a{sv}") in m.inputs))
+def test_huge_options(world, key):
+    method = METHODS[key]
+    nested = ("s", "x")
+    for _ in range(40):
+        nested = ("v", nested)
+    huge = [{f"option-{n}": ("b", True) for n in range(20000)}, {"x": ("at", list(range(200_000)))},
+            {"x": nested}, {"x": ("ay", bytes(6 * MiB))}]
+    huge += [{option: ("at", list(range(200_000)))} for option in list(method.options)[:1]]
+    with Unchanged(world):
+        for options in huge:
+            arguments = CALLS[key][0](world)[:-1] + [options]
+            error, message = error_of(world, world.target(key), key, method.signature, arguments)
+            assert error == INCALLS and len(message) < 2000, f"{error}: {message[:2000]}"
+
+
+def test_huge_list_of_objects(world):
+    paths = [f"{ROOT}/disk/{uuid.UUID(int=n + 1)}".replace("-", "_") for n in range(50_000)]
+    with Unchanged(world):
+        for option in "disks", "exclude":
+            error, message = error_of(world, world.down, "VM.CreateSnapshot", "sa{sv}", ["huge", {option: ("ao", paths)}])
+            assert error in (INCALLS, f"{NAME}.Error.NotFound") and len(message) < 2000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_objects_that_are_not_there(world, kind):
+    """Every method, on an object that vanished, was never there, is of another kind, or is called something else."""
+    interface = DECLARED[interfaces.name_of(kind)]
+    paths = [value(world) if callable(value) else value for value in of_kind(kind).values()]
+    paths += [p for other, p in world.one.items() if other != kind] + [ROOT, f"{ROOT}/{kind}/", f"{ROOT}/nothing"]
+    methods = [f"{interface.short}.{name}" for name in interface.methods]
+    expected = {f"{DBUS}{name}" for name in ("UnknownObject", "UnknownMethod", "UnknownInterface")}
+    with Unchanged(world):
+        for path in paths:
+            if path.endswith("/") and path != "/":
+                continue  # no object path at all: the bus would throw us out
+            for key in methods:
+                error, message = error_of(world, path, key, METHODS[key].signature, CALLS[key][0](world))
+                assert error in expected, f"{key} on {path}: {error}: {message}"
+            with pytest.raises(DBusError) as refused:
+                world.client.get_all(path, interface.name)
+            assert refused.value.name in expected
+
+
+def test_properties_cannot_be_set(world):
+    with Unchanged(world):
+        for interface in DECLARED.values():
+            path = world.object_of(interface.short)
+            for member in interface.properties.values():
+                with pytest.raises(DBusError) as refused:
+                    world.client.call(path, "org.freedesktop.DBus.Properties", "Set", "ssv", interface.name, member.name,
+                                      ("s", "x"))
+                assert refused.value.name in (f"{DBUS}PropertyReadOnly", f"{DBUS}AccessDenied")
+            with pytest.raises(DBusError) as unknown:
+                world.client.get(path, interface.name, "NoSuchProperty")
+            assert unknown.value.name == f"{DBUS}UnknownProperty"
+
+
+@pytest.mark.parametrize("key", ["Manager.CreatePool", "Manager.RegisterVM", "Manager.Find", "VM.CreateSnapshot"])
+def test_text_that_is_no_utf8(world, key):
+    """The bus throws out who sends it; the daemon does not get to see it."""
+    interface, member = key.split(".")
+    address = DBusAddress(world.target(key), bus_name=NAME, interface=f"{NAME}.{interface}")
+    arguments = tuple("PLACEHOLDER" if isinstance(a, str) else a for a in CALLS[key][0](world))
+    message = new_method_call(address, member, METHODS[key].signature, arguments)
+    sender = Client(world.bus.address)
+    with Unchanged(world):
+        raw = message.serialise(serial=next(sender.connection.outgoing_serial))
+        sender.connection.sock.sendall(raw.replace(b"PLACEHOLDER", b"\xff\xfe\xc0\x80 \xed\xa0\x80!!!"))
+        with pytest.raises(ConnectionResetError):
+            while True:  # what it was told before
+                sender.connection.receive(timeout=20)
+    sender.close()
+
+
+def test_nobody_waits_for_the_answer(world):
+    """Calls that want no reply, bad ones too, and a caller that has left before its answer."""
+    with Unchanged(world):
+        sender = Client(world.bus.address)
+        for key, method in METHODS.items():
+            arguments = ["\x01" if isinstance(a, str) and not a.startswith("/") else a for a in CALLS[key][0](world)]
+            if arguments == CALLS[key][0](world):
+                arguments = arguments[:-1] + [{"no-such-option": ("b", True)}] if arguments else [1]
+            signature = method.signature if method.signature else "u"
+            address = DBusAddress(world.target(key), bus_name=NAME, interface=f"{NAME}.{key.split('.')[0]}")
+            message = new_method_call(address, key.split(".")[1], signature, tuple(arguments))
+            message.header.flags |= MessageFlag.no_reply_expected
+            sender.connection.send(message)
+        sender.call(ROOT, "Manager", "Find", "ss", "pool", "main")  # all of the above was taken before this
+        sender.close()
+
+
+def test_all_else_of_the_calls_was_right(world):
+    """The last one, for it changes the world: the calls that the bad ones were made from."""
+    for key, (arguments, expected) in CALLS.items():
+        interface, member = key.split(".")
+        try:
+            result = world.client.call(world.target(key), interface, member, METHODS[key].signature or None,
+                                       *arguments(world))
+            if isinstance(result, str) and result.startswith(f"{ROOT}/job/"):
+                world.client.finish(result)
+        except DBusError as error:
+            assert error.short == expected, f"{key}: {error}"
+        else:
+            assert expected is None, key
+    assert " failed: " not in "".join(line for line in world.daemon.text().splitlines() if "Internal" in line)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""volchainctl pool, disk and volume against the daemon."""
+import os
+import re
+
+import pytest
+
+from harness import images
+from harness.chains import make_chain
+
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+MIB = 1 << 20
+
+
+@pytest.fixture
+def pool(ctl, daemon, pool_directory):
+    """Its id."""
+    return ctl.ok("-q", "pool", "create", "main", pool_directory).strip()
+
+
+def test_pool_create(ctl, daemon, directory):
+    path = f"{directory}/new"
+    text = ctl.ok("pool", "create", "new", path, "--create")
+    assert re.fullmatch(rf"Pool: new \({UUID}\)\n", text) and os.path.isdir(path)
+    made = ctl.json("pool", "create", "other", f"{directory}/other", "--create")
+    assert made["pool"]["kind"] == "pool" and made["pool"]["name"] == "other"
+    assert "has this name already" in ctl.fails("pool", "create", "new", directory)
+
+
+def test_pool_list_and_show(ctl, pool, pool_directory):
+    header, row, _, footer = ctl.ok("pool", "list").splitlines()
+    assert header.split() == ["NAME", "PATH", "FILESYSTEM", "CAPACITY", "FREE", "USED", "REFLINK", "STATE"]
+    assert row.split()[:2] == ["main", pool_directory] and row.split()[-1] == "ok"
+    assert footer == "1 pool listed."
+    [listed] = ctl.json("pool", "list")
+    assert listed["id"] == pool and listed["path"] == pool_directory and listed["state"] == "ok"
+    assert isinstance(listed["capacity_bytes"], int) and listed["capacity_bytes"] >= listed["free_bytes"] > 0
+    assert 0 <= listed["used"] <= 100 and listed["reflink"] in (True, False)
+
+    shown = ctl.json("pool", "show", "main")
+    assert shown["id"] == pool and "used" not in shown
+    for name in (pool, pool[:4], pool.replace("-", "_"), f"/org/volchain1/pool/{pool.replace('-', '_')}"):
+        assert ctl.json("pool", "show", name)["id"] == pool, name
+    lines = ctl.ok("pool", "show", "main").splitlines()
+    assert lines[0].strip() == "Name: main" and f"Path: {pool_directory}" in [line.strip() for line in lines]
+    assert "there is no pool 'none'" in ctl.fails("pool", "show", "none")
+
+
+def test_pool_refresh(ctl, pool, pool_directory):
+    images.create(f"{pool_directory}/stray.qcow2", MIB)
+    result = ctl.run("pool", "refresh", "main")
+    assert result.returncode == 0 and result.stderr == "refresh-pool: look\n"
+    assert "Unknown: stray.qcow2\n" in result.stdout and "Volumes: 0\n" in result.stdout
+    assert ctl.json("pool", "refresh", "main") == {"corrupt": 0, "missing": 0, "unknown": ["stray.qcow2"], "volumes": 0}
+
+
+def test_pool_remove(ctl, pool, pool_directory):
+    assert ctl.ok("pool", "remove", "main") == ""
+    assert ctl.ok("pool", "list") == "No pools.\n" and ctl.json("pool", "list") == []
+    assert os.path.isdir(pool_directory)
+
+
+def test_disk_create(ctl, pool, pool_directory):
+    result = ctl.run("disk", "create", "main", "data", "8M")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.splitlines()[-1] == "create-disk: finish"
+    assert re.fullmatch(rf"  Disk: data \({UUID}\)\nVolume: {pool_directory}/\S+ \({UUID}\)\n", result.stdout)
+    made = ctl.json("disk", "create", "main", "fine", "16M", "--cluster-size=32K", "--extended-l2", "--compression=zstd",
+                    "--preallocation=metadata", "--format=qcow2")
+    info = images.info(made["volume"]["name"])
+    data = info["format-specific"]["data"]
+    assert info["virtual-size"] == 16 * MIB and info["cluster-size"] == 32768
+    assert data["extended-l2"] and data["compression-type"] == "zstd"
+    raw = ctl.json("disk", "create", "main", "raw", str(MIB), "--format=raw", "--preallocation", "full")
+    assert images.info(raw["volume"]["name"])["format"] == "raw"
+
+    disks = {d["name"]: d for d in ctl.json("disk", "list")}
+    assert set(disks) == {"data", "fine", "raw"} and disks["data"]["size_bytes"] == 8 * MIB
+    assert disks["data"]["vm"] is None and disks["data"]["pool"]["id"] == pool
+    assert ctl.json("disk", "show", "raw")["active"]["name"] == raw["volume"]["name"]
+    assert ctl.json("disk", "show", raw["volume"]["name"])["name"] == "raw", "a disk by the path of its image"
+    assert len(ctl.ok("-q", "disk", "create", "main", "more", "1M").strip()) == 36
+
+
+def test_what_the_daemon_refuses_is_told_as_it_says(ctl, pool):
+    message = ctl.fails("disk", "create", "main", "odd", "100")
+    assert message == "volchainctl: a disk of 100 bytes: the size must be a multiple of 512, and not 0\n"
+    assert "'metadata' is for qcow2 only" in ctl.fails("disk", "create", "main", "x", "1M", "--format=raw",
+                                                       "--preallocation=metadata")
+    assert ctl.json("job", "list") == []
+
+
+def test_disk_import(ctl, pool, pool_directory):
+    top = make_chain(pool_directory, "root", layers=3)[-1]
+    made = ctl.json("disk", "import", "main", "root.2.qcow2", "--name=imported")
+    assert made["disk"]["name"] == "imported" and made["volume"]["name"] == top
+    assert len(ctl.json("volume", "list", "imported")) == 3
+    raw = images.create(f"{pool_directory}/plain.raw", MIB, fmt="raw")
+    assert "plain.raw" in ctl.fails("disk", "import", "main", raw)
+    assert ctl.json("disk", "import", "main", raw, "--format=raw")["disk"]["name"] == "plain"
+
+
+def test_volumes_of_a_disk_with_a_branch(ctl, pool):
+    ctl.ok("disk", "create", "main", "data", "1M")
+    ctl.ok("disk", "create", "main", "else", "1M")
+    base = ctl.json("disk", "show", "data")["active"]
+    over = ctl.json("disk", "overlay", "data")["volume"]
+    branch = ctl.json("disk", "overlay", "data", "--backing", base["name"])["volume"]
+    disk = ctl.json("disk", "show", "data")
+    assert disk["active"]["id"] == over["id"] and len(disk["volumes"]) == 3
+    listed = ctl.json("volume", "list", "data")
+    assert [v["depth"] for v in listed] == [1, 2, 2] and {v["disk"]["name"] for v in listed} == {"data"}
+    assert len(ctl.json("volume", "list")) == 4
+    shown = ctl.json("volume", "show", branch["name"])
+    assert shown["backing"]["id"] == base["id"] and shown["active"] is False and shown["size_bytes"] == MIB
+    assert ctl.json("volume", "show", branch["id"])["path"] == branch["name"]
+    head = ctl.ok("volume", "list", "data").splitlines()[0].split()
+    assert head == ["DISK", "DEPTH", "PATH", "FORMAT", "SIZE", "ALLOCATED", "ACTIVE", "STATE"]
+    ctl.ok("disk", "overlay", "data", "--backing", base["id"], "--activate")
+    assert ctl.json("disk", "show", "data")["active"]["id"] not in (over["id"], branch["id"])
+
+
+def test_attach_and_detach(ctl, pool):
+    ctl.ok("disk", "create", "main", "data", "1M")
+    ctl.ok("vm", "register", "web")
+    assert ctl.json("disk", "attach", "data", "web", "vdb")["disk"]["name"] == "data"
+    [disk] = ctl.json("disk", "list", "web")
+    assert disk["vm"]["name"] == "web" and disk["target"] == "vdb"
+    assert "web" in ctl.fails("disk", "attach", "data", "web").splitlines()[-1]
+    ctl.ok("disk", "detach", "data")
+    assert ctl.json("disk", "list", "web") == [] and ctl.json("disk", "show", "data")["vm"] is None

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""volchainctl vm and snapshot against the daemon, with a QEMU that has no guest."""
+import re
+
+import pytest
+
+from harness.agent_double import AgentDouble
+from harness.chains import make_chain
+from harness.client import DBusError
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def qemu(qemus, pool_directory):
+    return qemus("vm", [make_chain(pool_directory, "root", layers=2)[-1], make_chain(pool_directory, "data")[0]],
+                 running=True)
+
+
+@pytest.fixture
+def web(ctl, daemon, qemu):
+    """Its id."""
+    return ctl.ok("-q", "vm", "register", "web", "--qmp-socket", qemu.qmp).strip()
+
+
+def test_register_adopts(ctl, web, qemu, pool_directory):
+    header, row, _, footer = ctl.ok("vm", "list").splitlines()
+    assert header.split()[:2] == ["NAME", "STATE"] and row.split()[:5] == ["web", "running", "absent", "2", "0"]
+    assert footer == "1 VM listed."
+    [listed] = ctl.json("vm", "list")
+    assert listed["id"] == web and [d["name"] for d in listed["disks"]] == ["web-serial0", "web-serial1"]
+    assert listed["current_snapshot"] is None and listed["qmp_socket"] == qemu.qmp
+    [pool] = ctl.json("pool", "list")
+    assert (pool["path"], pool["state"]) == (pool_directory, "ok") and pool["capacity_bytes"] > 0
+    assert ctl.json("vm", "show", web[:6])["name"] == "web"
+    assert "QMP socket: " + qemu.qmp in ctl.ok("vm", "show", "web")
+
+
+def test_register_with_all_that_can_be_said(ctl, daemon, directory):
+    wanted = "12345678-1234-4234-8234-123456789abc"
+    result = ctl.json("vm", "register", "box", "--id", wanted, "--agent-socket", f"{directory}/a.sock", "--qmp-socket",
+                      f"{directory}/q.sock", "--config=-", "--config-type=text/plain", "--no-adopt",
+                      "--foreign-manager", input="a document")
+    assert result["vm"] == {"kind": "vm", "id": wanted, "name": "box"}
+    shown = ctl.json("vm", "show", "box")
+    assert shown["agent_socket"] == f"{directory}/a.sock" and shown["config_type"] == "text/plain"
+    assert ctl.ok("vm", "config", "box") == "a document"
+
+
+def test_configuration(ctl, web, directory):
+    document = f"{directory}/web.xml"
+    with open(document, "w") as f:
+        f.write("<domain>\n  <name>Größe</name>\n</domain>")
+    ctl.ok("vm", "set-config", "web", document, "--type=application/xml")
+    assert ctl.ok("vm", "config", "web") == open(document).read()
+    assert ctl.json("vm", "config", "web") == {"type": "application/xml", "config": open(document).read()}
+    ctl.ok("snapshot", "create", "web", "one")
+    ctl.ok("vm", "set-config", "web", "-", input="other")
+    assert ctl.json("vm", "config", "web") == {"type": "application/xml", "config": "other"}, "the type stays"
+    assert ctl.ok("snapshot", "config", "one") == open(document).read()
+    assert "No such file" in ctl.fails("vm", "set-config", "web", f"{directory}/none")
+    with open(document, "w") as f:
+        f.write("x" * (4 * MIB + 1))
+    assert "4194304" in ctl.fails("vm", "set-config", "web", document)
+
+
+def test_update_refresh_unregister(ctl, web, qemus, qemu):
+    assert ctl.ok("vm", "update", "web", "--name=www") == ""
+    assert ctl.json("vm", "show", web)["name"] == "www"
+    other = qemus("other", [])
+    ctl.ok("vm", "update", "www", "--qmp-socket", other.qmp, "--agent-socket=")
+    ctl.ok("vm", "refresh", "www")
+    assert ctl.json("vm", "show", "www")["state"] == "paused"
+    ctl.ok("vm", "update", "www", "--qmp-socket", qemu.qmp)
+    ctl.ok("vm", "refresh", "www")
+    ctl.ok("snapshot", "create", "www", "one")
+    assert "snapshot" in ctl.fails("vm", "unregister", "www")
+    ctl.ok("vm", "unregister", "www", "--forget-snapshots")
+    assert ctl.ok("vm", "list") == "No VMs.\n"
+    assert {d["vm"] for d in ctl.json("disk", "list")} == {None}
+
+
+def test_snapshot_create_list_show_set(ctl, web, client):
+    result = ctl.run("snapshot", "create", "web", "one", "--description=before the upgrade", "--quiesce=off")
+    assert result.returncode == 0 and "create-snapshot: switch\n" in result.stderr
+    assert re.search(r"^Snapshot: one \(\S{36}\)$", result.stdout, re.M) and re.search(r"^  Switch: [\d.]+[mu]s$", result.stdout, re.M)
+    two = ctl.json("snapshot", "create", "web", "--disk=web-serial0", "--on-disk-failure=exclude", "--freeze-timeout=5s")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", two["snapshot"]["name"])
+    assert isinstance(two["switch_usec"], int)
+    three = ctl.ok("-q", "snapshot", "create", "web", "three", "--exclude", "web-serial0").strip()
+
+    listed = ctl.json("snapshot", "list", "web")
+    assert [s["name"] for s in listed] == ["one", two["snapshot"]["name"], "three"]
+    assert [len(s["disks"]) for s in listed] == [2, 1, 1] and listed[2]["disks"][0]["disk"]["name"] == "web-serial1"
+    assert listed[1]["parent"]["name"] == "one" and [s["current"] for s in listed] == [False, False, True]
+    assert ctl.ok("snapshot", "list").splitlines()[-1] == "3 snapshots listed."
+
+    shown = ctl.json("snapshot", "show", "one")
+    assert shown["description"] == "before the upgrade" and shown["vm"]["id"] == web and shown["consistency"] == "crash"
+    created = client.get(f"/org/volchain1/snapshot/{shown['id'].replace('-', '_')}", "Snapshot", "CreatedUsec")
+    assert shown["created_usec"] == created
+    assert "Description: before the upgrade\n" in ctl.ok("snapshot", "show", "one")
+    ctl.ok("snapshot", "set", "one", "--name=first", "--description=")
+    assert ctl.json("snapshot", "show", shown["id"])["name"] == "first"
+    assert ctl.json("snapshot", "show", "first")["description"] == ""
+    assert "has a snapshot 'first' already" in ctl.fails("snapshot", "create", "web", "first")
+    assert ctl.json("snapshot", "show", three)["name"] == "three"
+
+
+def test_quiesced(ctl, directory, daemon, qemu):
+    agent = AgentDouble(f"{directory}/agent.sock", file_systems=2)
+    try:
+        ctl.ok("vm", "register", "web", "--qmp-socket", qemu.qmp, "--agent-socket", agent.path)
+        result = ctl.json("snapshot", "create", "web", "one", "--quiesce=require", "--freeze-timeout=10s")
+        assert result["frozen_usec"] > 0 and "quiesce" not in result
+        assert ctl.json("snapshot", "show", "one")["consistency"] == "filesystem"
+    finally:
+        agent.close()
+
+
+def test_a_failed_job_fails_with_its_message(ctl, web):
+    result = ctl.run("snapshot", "create", "web", "one", "--quiesce=require")
+    assert result.returncode == 1 and result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("volchainctl: ") and "web" in last and "agent" in last
+    assert ctl.json("snapshot", "list") == []
+
+
+def test_a_name_that_two_snapshots_have(ctl, web, client):
+    ctl.ok("vm", "register", "down")
+    ctl.ok("snapshot", "create", "web", "same")
+    with pytest.raises(DBusError):
+        client.create_snapshot(client.find("vm", "down"), "same")  # it has no disks
+    assert ctl.json("snapshot", "show", "same")["vm"]["name"] == "web"
+
+
+def test_tree(ctl, web):
+    ctl.ok("snapshot", "create", "web", "one")
+    ctl.ok("snapshot", "create", "web", "two", "--disk=web-serial0")
+    text = ctl.ok("vm", "tree", "web")
+    lines = [re.sub(r" +", " ", line).rstrip() for line in text.splitlines()]
+    assert lines[0].split() == ["SNAPSHOT", "VOLUME", "SIZE", "ALLOCATED", "STATE", "ABOUT"]
+    assert lines[1] == "web running"
+    assert re.fullmatch(r"└─ one ok [\d-]+ [\d:]+, crash", lines[2])
+    assert re.fullmatch(r" │ web-serial0 root\.1\.qcow2 64M [\d.]+[KM] ok", lines[3])
+    assert re.fullmatch(r" │ root\.0\.qcow2 64M [\d.]+[KM] ok", lines[4])
+    assert re.fullmatch(r" │ web-serial1 data\.0\.qcow2 64M [\d.]+[KM] ok", lines[5])
+    assert re.fullmatch(r" two ok [\d-]+ [\d:]+, crash, current", lines[6])
+    assert re.fullmatch(r" │ web-serial0 \S+ 64M \d+K ok", lines[7])
+    assert lines[8] == " (now)"
+    assert re.fullmatch(r" web-serial0 \S+ 64M \d+K ok active", lines[9])
+    assert re.fullmatch(r" web-serial1 \S+ 64M \d+K ok active", lines[10]) and len(lines) == 11
+    ascii_text = ctl.ok("vm", "tree", "web", "--no-legend", LC_ALL="C")
+    assert ascii_text.isascii() and "`- one" in ascii_text
+
+    tree = ctl.json("vm", "tree", "web")
+    [one] = tree["tree"]
+    assert tree["name"] == "web" and one["name"] == "one" and [v["layer"] for v in one["volumes"]] == [False, True, False]
+    [two] = one["children"]
+    [now] = two["children"]
+    assert two["current"] and now["type"] == "now"
+    active = {d["active_path"] for d in ctl.json("disk", "list")}
+    assert {v["path"] for v in now["volumes"]} == active and all(v["active"] for v in now["volumes"])

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""A daemon that has objects of every kind: for tests that look at all interfaces, not at one operation."""
+import os
+
+from harness import images
+from harness.bus import Bus
+from harness.client import ROOT, Client
+from harness.daemon import Daemon
+from harness.interfaces import KINDS
+from harness.qemu import Qemu
+
+MiB = 1 << 20
+
+# A right call of each method on World.target(), and the error it ends in nevertheless (None: it succeeds). Made in this
+# order, each leaves the next one possible.
+CALLS = {
+    "Manager.Find": (lambda w: ["pool", "main"], None),
+    "Pool.Refresh": (lambda w: [], None),
+    "Pool.CreateDisk": (lambda w: ["another", MiB, {}], None),
+    "Pool.ImportDisk": (lambda w: ["stray.qcow2", {}], None),
+    "Pool.Remove": (lambda w: [], "InUse"),
+    "Disk.CreateOverlay": (lambda w: [{}], None),
+    "Disk.Attach": (lambda w: [w.down, "spare", {}], None),
+    "Disk.Detach": (lambda w: [{}], None),
+    "VM.CreateSnapshot": (lambda w: ["another", {}], None),
+    "VM.GetConfig": (lambda w: [], None),
+    "VM.SetConfig": (lambda w: [b"<x/>", "application/xml"], None),
+    "VM.Update": (lambda w: [{}], None),
+    "VM.Refresh": (lambda w: [], None),
+    "VM.Unregister": (lambda w: [{}], "InUse"),
+    "Snapshot.SetMetadata": (lambda w: [{}], None),
+    "Snapshot.GetConfig": (lambda w: [], None),
+    "Job.Cancel": (lambda w: [], "Unsupported"),
+    "Job.Wait": (lambda w: [], None),
+    "Manager.CreatePool": (lambda w: ["another", w.vacant, {}], None),
+    "Manager.RegisterVM": (lambda w: ["another", {}], None),
+}
+
+class World:
+    """Two VMs, "down" and "up" (a QEMU without a guest), each with two disks and a snapshot; a floating disk with a branch;
+    an image that is no volume and a directory that is no pool yet; jobs, finished ones. `one`: an object of each kind, by
+    kind. `polkit`: a class of harness.polkit that answers for polkit on the bus."""
+
+    def __init__(self, directory, config="", polkit=None):
+        self.directory, self.config = str(directory), config
+        self.pool_path, self.vm_path = f"{self.directory}/pool", f"{self.directory}/images"
+        self.vacant = f"{self.directory}/vacant"
+        self.bus = self.daemon = self.client = self.qemu = None
+        self.polkit = polkit(f"{self.directory}/polkit") if polkit else None
+
+    def start(self):
+        for path in (self.pool_path, self.vm_path, self.vacant):
+            os.mkdir(path)
+        self.bus = Bus(f"{self.directory}/bus", self.polkit.bus_policy if self.polkit else "")
+        if self.polkit:
+            self.polkit.start(self.bus)
+        self.daemon = Daemon(f"{self.directory}/d", self.bus, self.config).start()
+        self.client = Client(self.bus.address)
+        self._make()
+        return self
+
+    def stop(self):
+        if self.client:
+            self.client.close()
+        if self.qemu:
+            self.qemu.kill()
+        if self.daemon:
+            self.daemon.stop()
+        if self.polkit:
+            self.polkit.stop()
+        if self.bus:
+            self.bus.stop()
+        text = self.daemon.text() if self.daemon else ""
+        assert "ERROR: AddressSanitizer" not in text and "runtime error:" not in text, text[-6000:]
+
+    def _make(self):
+        c = self.client
+        self.pool = c.create_pool("main", self.pool_path)
+        self.disks = [self.create_disk(name) for name in ("floating", "down-root", "down-data")]
+        self.down = c.register_vm("down", config=b"<domain/>", config_type="application/xml")
+        for disk, target in zip(self.disks[1:], ("root", "data")):
+            c.finish(c.call(disk, "Disk", "Attach", "osa{sv}", self.down, target, {}))
+        result = c.finish(c.create_snapshot(self.down, "first"))
+        self.snapshot = result["snapshot"]
+        c.finish(c.call(self.disks[0], "Disk", "CreateOverlay", "a{sv}", {}))
+        images.create(f"{self.pool_path}/stray.qcow2", "1M")
+
+        paths = [images.create(f"{self.vm_path}/{name}.qcow2", "16M") for name in ("up-root", "up-data")]
+        self.qemu = Qemu(f"{self.directory}/qemu", paths, running=True).start()
+        self.up = c.register_vm("up", qmp_socket=self.qemu.qmp)
+        c.finish(c.create_snapshot(self.up, "live"))
+
+        self.job = next(iter(c.of_kind("job")))
+        volume = next(iter(c.of_kind("volume")))
+        self.one = {"pool": self.pool, "disk": self.disks[1], "volume": volume, "vm": self.down,
+                    "snapshot": self.snapshot, "job": self.job}
+        assert set(self.one) == set(KINDS)
+
+    def create_disk(self, name, size=MiB, **options):
+        job = self.client.call(self.pool, "Pool", "CreateDisk", "sta{sv}", name, size, options)
+        return self.client.finish(job)["disk"]
+
+    def target(self, method):
+        """The object that CALLS calls a method ("Disk.Attach") of."""
+        return self.disks[0] if method == "Disk.Attach" else self.object_of(method.split(".")[0])
+
+    def object_of(self, interface):
+        """An object that has an interface, by its short name."""
+        return ROOT if interface == "Manager" else self.one[interface.lower()]
+
+    def objects(self):
+        """Everything that is shown, without jobs and what may change by itself."""
+        volatile = {"FreeBytes", "CapacityBytes", "AllocatedBytes"}
+        return {path: {name: {p: v for p, v in properties.items() if p not in volatile}
+                       for name, properties in interfaces.items()}
+                for path, interfaces in self.client.objects().items() if "/job/" not in path}
+
+    def files(self):
+        """Every file in the pools, and what shows that it was touched."""
+        found = {}
+        for top in (self.pool_path, self.vm_path):
+            for directory, below, names in os.walk(top):
+                below[:] = [name for name in below if name != ".volchain"]  # manifests are written when there is time
+                for name in names:
+                    path = os.path.join(directory, name)
+                    status = os.lstat(path)
+                    found[path] = (status.st_ino, status.st_mode, status.st_uid, status.st_size, status.st_mtime_ns)
+        return found

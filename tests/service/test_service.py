@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: MIT
+"""The installed service in a real systemd. Runs inside the system that `run` boots, as root; the checks build on each
+other, in the order in which they stand here.
+
+Not looked at here, as no container without controllers enforces it: IPAddressDeny=, DevicePolicy=, memory and task limits.
+"""
+import contextlib
+import grp
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import images  # noqa: E402
+from harness.client import NAME, ROOT, Client, DBusError  # noqa: E402
+from harness.qemu import Qemu  # noqa: E402
+
+UNIT = "volchain.service"
+BUS = "unix:path=/run/dbus/system_bus_socket"
+DROP_INS = f"/run/systemd/system/{UNIT}.d"
+VMS = "/srv/vms"
+MiB = 1 << 20
+# What `systemd-analyze security` may say at most, in tenths: 10 is "OK", 0 would be a service that does nothing.
+MAX_EXPOSURE = 30
+
+
+def run(*argv, check=True, **options):
+    result = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, **options)
+    assert not check or result.returncode == 0, f"{' '.join(argv)} -> {result.returncode}\n{result.stdout}"
+    return result.stdout
+
+
+def show(name):
+    return run("systemctl", "show", "-P", name, UNIT).strip()
+
+
+def main_pid():
+    return int(show("MainPID"))
+
+
+def journal(*matches):
+    run("journalctl", "--sync")
+    lines = run("journalctl", "-o", "json", "--no-pager", *(matches or (f"_SYSTEMD_UNIT={UNIT}",)))
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def drop_in(name, text):
+    os.makedirs(DROP_INS, exist_ok=True)
+    with open(f"{DROP_INS}/{name}.conf", "w") as f:
+        f.write(text)
+    run("systemctl", "daemon-reload")
+
+
+def without_drop_in(name):
+    os.unlink(f"{DROP_INS}/{name}.conf")
+    run("systemctl", "daemon-reload")
+
+
+def restart():
+    run("systemctl", "reset-failed", UNIT)
+    run("systemctl", "restart", UNIT)
+
+
+def children():
+    """The helpers of the daemon, by pid: their /proc/PID/status."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with open(f"/proc/{pid}/status") as f:
+                status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+            if status["PPid"] == str(main_pid()):
+                found[int(pid)] = status
+    return found
+
+
+def wait_for(what, predicate, limit=20):
+    """What no event tells of: states of processes."""
+    end = time.monotonic() + limit
+    while True:
+        if value := predicate():
+            return value
+        assert time.monotonic() < end, f"in vain: {what}"
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def new_owner(client):
+    """Ends when another process owns the bus name than at the beginning: when the service is up again."""
+    with client.signals(sender="org.freedesktop.DBus", interface="org.freedesktop.DBus",
+                        member="NameOwnerChanged") as signals:
+        yield
+        signals.until(lambda path, member, body: body[0] == NAME and body[2])
+
+
+def wait_running(client, vm):
+    with client.signals(path=vm, member="PropertiesChanged") as signals:
+        if client.get(vm, "VM", "State") != "running":
+            signals.until(lambda path, member, body: body[1].get("State", (None, None))[1] == "running")
+
+
+def disks_of(client, vm):
+    return {disk["Target"]: disk for disk in client.of_kind("disk").values() if disk["VM"] == vm}
+
+
+@pytest.fixture(scope="module")
+def root():
+    client = Client(BUS)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    client = Client(BUS, uid=pwd.getpwnam("plain").pw_uid)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def member():
+    client = Client(BUS, uid=pwd.getpwnam("member").pw_uid)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def owner():
+    return pwd.getpwnam("vmowner")
+
+
+@pytest.fixture(scope="module")
+def vms(owner):
+    """Where somebody else keeps images, and lets nobody in."""
+    os.mkdir(VMS, 0o700)
+    os.chown(VMS, owner.pw_uid, owner.pw_gid)
+    return VMS
+
+
+def make_image(path, owner, size="64M", **options):
+    images.create(path, size, **options)
+    images.write(path, 0x5a, 0, MiB)
+    os.chown(path, owner.pw_uid, owner.pw_gid)
+    os.chmod(path, 0o640)
+    return path
+
+
+@pytest.fixture(scope="module")
+def qemu(vms, owner):
+    """A running VM of that somebody, with two disks, one of them with a persistent bitmap."""
+    disks = [make_image(f"{vms}/root.qcow2", owner), make_image(f"{vms}/data.qcow2", owner)]
+    images.run("qemu-img", "bitmap", "--add", disks[1], "backup0")
+    qemu = Qemu(f"{vms}/run", disks, running=True, user=owner.pw_uid).start()
+    yield qemu
+    qemu.kill()
+
+
+@pytest.fixture(scope="module")
+def vm(root, qemu):
+    return root.register_vm("guest", qmp_socket=qemu.qmp)
+
+
+@pytest.fixture(scope="module")
+def pool(root, vm, vms):
+    return root.find("pool", os.path.basename(vms))
+
+
+# --- the files ---------------------------------------------------------------------------------------------------------
+
+def test_unit_verify():
+    # It looks for the man pages, too, where there is a program that would show them.
+    has_pages = shutil.which("man") and os.path.exists("/usr/share/man/man8/volchaind.8")
+    words = run("systemd-analyze", "verify", f"--man={'yes' if has_pages else 'no'}", UNIT)
+    assert words.strip() == ""
+
+
+def test_unit_exposure():
+    run("systemd-analyze", "security", f"--threshold={MAX_EXPOSURE}", "--no-pager", UNIT)
+
+
+def test_installed_program_has_no_failpoints():
+    program = re.search(r"path=(\S+)", show("ExecStart")).group(1)
+    assert program == "/usr/libexec/volchain/volchaind"
+    with open(program, "rb") as f:
+        assert b"VOLCHAIN_FAILPOINTS" not in f.read()
+
+
+def test_sysusers_and_tmpfiles():
+    assert grp.getgrnam("volchain").gr_mem == ["member"]
+    for path, mode in ("/var/lib/volchain", 0o700), ("/run/volchain", 0o711):
+        status = os.stat(path)
+        assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, 0, mode), path
+
+
+def test_shipped_configuration_is_there():
+    assert os.path.exists("/etc/volchain/volchain.toml") and os.path.isdir("/etc/volchain/volchain.toml.d")
+
+
+# --- starting ----------------------------------------------------------------------------------------------------------
+
+def test_bus_activation():
+    assert show("ActiveState") == "inactive"
+    version = run("busctl", "--json=short", "get-property", NAME, ROOT, f"{NAME}.Manager", "Version")
+    assert json.loads(version)["data"]
+    assert show("ActiveState") == "active" and show("SubState") == "running"
+    status = run("busctl", "status", NAME)
+    assert f"PID={main_pid()}\n" in status
+
+
+def test_ready_when_the_name_is_owned(root):
+    """`systemctl start` returns at READY=1: from then on nobody has to wait or be activated."""
+    run("systemctl", "stop", UNIT)
+    run("systemctl", "start", UNIT)
+    owner = root.connection  # asked without activation: who owns it right now
+    assert owner
+    pid = run("busctl", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
+              "GetConnectionUnixProcessID", "s", NAME)
+    assert pid.split() == ["u", show("MainPID")]
+    assert show("StatusText") == "Ready"
+    messages = [e["MESSAGE"] for e in journal(f"_SYSTEMD_UNIT={UNIT}", "+", f"UNIT={UNIT}")]
+    ready = max(i for i, m in enumerate(messages) if "is ready" in m)
+    assert any(m.startswith("Started") for m in messages[ready:])
+
+
+def test_enable():
+    run("systemctl", "enable", UNIT)
+    assert run("systemctl", "is-enabled", UNIT).strip() == "enabled"
+    assert run("systemctl", "is-enabled", "dbus-org.volchain1.service").strip() == "alias"
+
+
+def test_unknown_key_in_the_configuration_fails_the_start():
+    path = "/etc/volchain/volchain.toml.d/50-test.toml"
+    with open(path, "w") as f:
+        f.write("[qemu]\nno-such-key = true\n")
+    drop_in("no-restart", "[Service]\nRestart=no\n")
+    run("systemctl", "restart", UNIT, check=False)
+    assert show("Result") == "exit-code"
+    assert any(path in e["MESSAGE"] and "no-such-key" in e["MESSAGE"] for e in journal())
+    os.unlink(path)
+    without_drop_in("no-restart")
+    restart()
+
+
+# --- who may what ------------------------------------------------------------------------------------------------------
+
+def test_root_may(root):
+    directory = "/srv/of-root"
+    os.mkdir(directory)
+    pool = root.create_pool("of-root", directory)
+    root.call(pool, "Pool", "Remove")
+
+
+def test_plain_user_may_look(root, plain):
+    os.mkdir("/srv/seen")
+    pool = root.create_pool("seen", "/srv/seen")
+    assert plain.find("pool", "seen") == pool
+    assert plain.get(pool, "Pool", "Path") == "/srv/seen"
+
+
+def test_plain_user_may_not_change_anything(plain):
+    for interactive, expected in ((False, "InteractiveAuthorizationRequired"), (True, "AccessDenied")):
+        # Nobody is there to be asked for a password, so the second answer is a plain no.
+        with pytest.raises(DBusError) as refused:
+            plain.call(ROOT, "Manager", "CreatePool", "ssa{sv}", "mine", "/srv/seen", {}, interactive=interactive)
+        assert refused.value.name == f"org.freedesktop.DBus.Error.{expected}"
+
+
+def test_member_of_the_group_may(member):
+    os.mkdir("/srv/of-member")
+    pool = member.create_pool("of-member", "/srv/of-member")
+    disk = member.finish(member.call(pool, "Pool", "CreateDisk", "sta{sv}", "members", MiB, {}))["disk"]
+    assert member.get(disk, "Disk", "SizeBytes") == MiB
+
+
+# --- the work, inside the sandbox --------------------------------------------------------------------------------------
+
+def test_sandbox_is_closed():
+    """From here on a system call that the unit does not allow ends the process that makes it, daemon or helper, instead of
+    failing it with EPERM: nothing that is denied can be passed over in silence."""
+    drop_in("strict", "[Service]\nSystemCallErrorNumber=kill\n")
+    restart()
+    with open(f"/proc/{main_pid()}/status") as f:
+        status = f.read()
+    assert "Seccomp:\t2" in status and "NoNewPrivs:\t1" in status
+
+
+def test_running_vm_is_adopted(root, vm, qemu, pool):
+    assert root.get(vm, "VM", "State") == "running"
+    assert sorted(disks_of(root, vm)) == ["serial0", "serial1"]
+    assert root.get(pool, "Pool", "Path") == VMS
+
+
+def test_live_snapshot(root, vm, qemu, owner):
+    snapshot = root.finish(root.create_snapshot(vm, "live"))["snapshot"]
+    assert root.get(snapshot, "Snapshot", "Consistency") == "crash"
+    for device, base in ("serial0", "root.qcow2"), ("serial1", "data.qcow2"):
+        overlay = disks_of(root, vm)[device]["ActivePath"]
+        assert overlay in {n["file"] for n in qemu.nodes().values()}
+        status = os.stat(overlay)
+        assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (owner.pw_uid, owner.pw_gid, 0o640)
+        assert [os.path.basename(layer) for layer in images.chain(overlay)[1:]] == [base]
+    qemu.write("dev0", 0xa5, 0, 65536)
+
+
+def test_create_disk(root, pool, owner):
+    result = root.finish(root.call(pool, "Pool", "CreateDisk", "sta{sv}", "fresh", 128 * MiB, {}))
+    path = root.get(result["volume"], "Volume", "Path")
+    images.check(path)
+    assert os.stat(path).st_uid == owner.pw_uid and images.info(path)["virtual-size"] == 128 * MiB
+
+
+def test_helper_is_the_image_owner_without_privileges(root, pool, owner):
+    options = {"preallocation": ("s", "full")}
+    job = root.call(pool, "Pool", "CreateDisk", "sta{sv}", "large", 2048 * MiB, options)
+    status = wait_for("a storage daemon", lambda: next(
+        (s for s in children().values() if s["Name"].startswith("qemu-storage") and s["Uid"].split()[0] != "0"), None))
+    root.call(job, "Job", "Cancel")
+    assert root.wait(job)[0] == "cancelled"
+    assert status["Uid"].split() == [str(owner.pw_uid)] * 4 and status["Gid"].split() == [str(owner.pw_gid)] * 4
+    assert status["Groups"].strip() == "" and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+    assert {status[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
+
+
+def test_import_disk(root, pool, vms, owner):
+    base = make_image(f"{vms}/imported-base.qcow2", owner)
+    top = make_image(f"{vms}/imported.qcow2", owner, size=None, backing=os.path.basename(base))
+    disk = root.finish(root.call(pool, "Pool", "ImportDisk", "sa{sv}", top, {}))["disk"]
+    assert len(root.get(disk, "Disk", "Volumes")) == 2
+    assert root.get(disk, "Disk", "State") == "ok"
+
+
+def test_offline_snapshot(root, vm, qemu, owner):
+    """Done by storage daemons that run as the owner of the images; bitmaps are carried on."""
+    with root.signals(path=vm, member="PropertiesChanged") as signals:
+        qemu.quit()
+        signals.until(lambda path, member, body: body[1].get("State", (None, None))[1] in ("shutoff", "crashed"))
+    snapshot = root.finish(root.create_snapshot(vm, "offline"))["snapshot"]
+    assert root.get(snapshot, "Snapshot", "Consistency") == "offline"
+    active = {target: disk["ActivePath"] for target, disk in disks_of(root, vm).items()}
+    for path in active.values():
+        images.check(path)
+        assert os.stat(path).st_uid == owner.pw_uid and len(images.chain(path)) == 3
+    assert "backup0" in images.bitmaps(active["serial1"])
+    # It starts again, on the new leaves.
+    for base, path in ("root", active["serial0"]), ("data", active["serial1"]):
+        qemu.argv = [a.replace(f'"{VMS}/{base}.qcow2"', f'"{path}"') for a in qemu.argv]
+    qemu.start()
+    wait_running(root, vm)
+
+
+# --- the journal -------------------------------------------------------------------------------------------------------
+
+def test_journal_fields(root, vm):
+    job = root.create_snapshot(vm, "journalled")
+    root.finish(job)
+    job_id, vm_id = root.get(job, "Job", "Id"), root.get(vm, "VM", "Id")
+    entries = journal(f"VOLCHAIN_JOB={job_id}")
+    assert any(e["MESSAGE"] == "create-snapshot done" for e in entries), [e["MESSAGE"] for e in entries]
+    for entry in entries:
+        assert entry["VOLCHAIN_VM"] == vm_id
+        assert entry["_SYSTEMD_UNIT"] == UNIT and entry["SYSLOG_IDENTIFIER"] == "volchaind"
+    assert {e["VOLCHAIN_VM"] for e in journal(f"VOLCHAIN_VM={vm_id}")} == {vm_id}
+
+
+def test_log_level(root, vm, plain):
+    assert run("systemctl", "service-log-level", UNIT).strip() == "info"
+    run("systemctl", "service-log-level", UNIT, "debug")
+    assert run("systemctl", "service-log-level", UNIT).strip() == "debug"
+    job = root.create_snapshot(vm, "debugged")
+    root.finish(job)
+    assert any(e["PRIORITY"] == "7" for e in journal(f"VOLCHAIN_JOB={root.get(job, 'Job', 'Id')}"))
+    with pytest.raises(DBusError) as refused:
+        plain.call("/org/freedesktop/LogControl1", "org.freedesktop.DBus.Properties", "Set", "ssv",
+                   "org.freedesktop.LogControl1", "LogLevel", ("s", "err"))
+    assert refused.value.name == "org.freedesktop.DBus.Error.AccessDenied"
+    assert run("systemctl", "service-log-level", UNIT).strip() == "debug"
+    run("systemctl", "service-log-level", UNIT, "info")
+    assert run("systemctl", "service-log-target", UNIT).strip() == "journal"
+
+
+# --- being killed, hanging, being stopped --------------------------------------------------------------------------------
+
+def test_killed_daemon_comes_back_with_its_vms(root, vm):
+    before = int(show("NRestarts"))
+    with new_owner(root):
+        os.kill(main_pid(), signal.SIGKILL)
+    assert int(show("NRestarts")) == before + 1
+    assert root.get(vm, "VM", "Name") == "guest"
+    wait_running(root, vm)
+    root.finish(root.create_snapshot(vm, "after-the-kill"))
+
+
+def test_ready_means_recovered(root, pool):
+    """A job that is broken off by a SIGKILL has been settled when the service is up again."""
+    job = root.call(pool, "Pool", "CreateDisk", "sta{sv}", "broken-off", 2048 * MiB, {"preallocation": ("s", "full")})
+    wait_for("a storage daemon", children)
+    with new_owner(root):
+        os.kill(main_pid(), signal.SIGKILL)
+    assert root.get(job, "Job", "State") == "failed"
+    assert root.get(job, "Job", "Error")[0] == f"{NAME}.Error.Interrupted"
+    assert not [name for name in os.listdir(VMS) if name.startswith("broken-off")]
+
+
+def test_watchdog_restarts_a_daemon_that_hangs(root, vm):
+    drop_in("watchdog", "[Service]\nWatchdogSec=2s\n")
+    restart()
+    before = int(show("NRestarts"))
+    with new_owner(root):
+        os.kill(main_pid(), signal.SIGSTOP)
+    assert int(show("NRestarts")) == before + 1
+    assert any("Watchdog timeout" in e["MESSAGE"] for e in journal(f"UNIT={UNIT}"))
+    wait_running(root, vm)
+    without_drop_in("watchdog")
+    restart()
+
+
+def test_stop_lets_operations_end(root, pool):
+    job = root.call(pool, "Pool", "CreateDisk", "sta{sv}", "finished-late", 1024 * MiB, {"preallocation": ("s", "full")})
+    wait_for("a storage daemon", children)
+    run("systemctl", "stop", UNIT)
+    assert show("Result") == "success" and show("ExecMainStatus") == "0"
+    run("systemctl", "start", UNIT)
+    state, error, message, _ = root.wait(job)
+    assert state == "succeeded", f"{error}: {message}"
+
+
+def test_stop_is_quick_and_in_order(root, vm):
+    wait_running(root, vm)
+    pid = main_pid()
+    started = time.monotonic()
+    run("systemctl", "stop", UNIT)
+    assert time.monotonic() - started < 3
+    assert show("Result") == "success" and show("ExecMainStatus") == "0" and show("ExecMainCode") == "1"
+    assert not os.path.exists(f"/proc/{pid}")
+    # What is on disk is all there; sockets of helpers are not left behind.
+    assert os.listdir("/run/volchain") == []
+
+
+def test_nothing_was_denied():
+    """Nothing was refused to the daemon or its helpers, in all of the above."""
+    for entry in journal():
+        assert not re.search(r"(?i)not permitted|permission denied|seccomp|landlock|EACCES|EPERM", entry["MESSAGE"]), entry
+    for entry in journal(f"UNIT={UNIT}"):
+        assert "status=31/SYS" not in entry["MESSAGE"], entry  # a system call that the unit does not allow
+    crashes = [e["MESSAGE"] for e in journal() if int(e["PRIORITY"]) <= 3]
+    assert [m for m in crashes if "no-such-key" not in m] == []
+
+
+def test_works_as_shipped(root, vm):
+    """And with the unit as it is, without the stricter settings of these checks."""
+    without_drop_in("strict")
+    restart()
+    wait_running(root, vm)
+    root.finish(root.create_snapshot(vm, "as-shipped"))
+    root.call(vm, "VM", "Unregister", "a{sv}", {"forget-snapshots": ("b", True)})
+    assert run("systemctl", "--failed", "--no-legend", "--plain").strip() == ""
