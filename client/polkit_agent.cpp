@@ -22,6 +22,9 @@ constexpr int start_limit_ms = 5000;
 [[noreturn]] void become_agent(int notify) {
     (void)::prctl(PR_SET_PDEATHSIG, SIGTERM);
     (void)::fcntl(notify, F_SETFD, 0);
+    // It asks on /dev/tty; what it says where there is no polkit, the daemon's answer says better.
+    const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (nowhere >= 0) (void)::dup2(nowhere, STDERR_FILENO);
     const std::string number = std::to_string(notify);
     // --fallback: an agent of the user's session comes first.
     (void)::execl(program, "pkttyagent", "--notify-fd", number.c_str(), "--fallback", nullptr);

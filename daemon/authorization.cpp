@@ -57,6 +57,13 @@ std::optional<std::string_view> action_for(std::string_view interface, std::stri
     return std::nullopt;
 }
 
+std::set<bus::Objects::MethodName> authorized_methods() {
+    std::set<bus::Objects::MethodName> all;
+    for (const Rule& rule : rules)
+        all.insert(bus::Objects::MethodName{std::string(rule.interface), std::string(rule.method)});
+    return all;
+}
+
 Authorization::Authorization(bus::Connection& connection, const storage::Engine& engine)
     : engine_(engine), polkit_(connection, ::geteuid() == 0) {}
 

@@ -5,10 +5,12 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string_view>
 
 #include "storage/engine.h"
 #include "systemd/call.h"
+#include "systemd/objects.h"
 #include "systemd/polkit.h"
 
 namespace volchain::daemon {
@@ -16,6 +18,9 @@ namespace volchain::daemon {
 /// The polkit action for a method; none where the table does not have the method.
 [[nodiscard]] std::optional<std::string_view> action_for(std::string_view interface,
                                                          std::string_view method) noexcept;
+
+/// The rows of the table, so that a test can hold them against the methods that there are.
+[[nodiscard]] std::set<bus::Objects::MethodName> authorized_methods();
 
 class Authorization final : public bus::Gate {
   public:

@@ -64,7 +64,8 @@ std::optional<std::uint32_t> account_of(const toml::node& node, const std::strin
     if (text.empty()) return std::nullopt;
     std::uint32_t number = 0;
     const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (failure == std::errc() && end == text.data() + text.size()) return number;
+    constexpr std::uint32_t nobody_at_all = UINT32_MAX;  // chown(2): leave it as it is
+    if (failure == std::errc() && end == text.data() + text.size() && number != nobody_at_all) return number;
     if (group) {
         if (const struct group* found = ::getgrnam(text.c_str())) return found->gr_gid;
     } else if (const struct passwd* found = ::getpwnam(text.c_str())) {
@@ -137,6 +138,11 @@ const std::map<std::string, Reader>& readers() {
     return all;
 }
 
+bool known_section(const std::string& name) {
+    const auto first = readers().lower_bound(name + ".");
+    return first != readers().end() && first->first.starts_with(name + ".");
+}
+
 void read_file(const fs::path& path, Config& config) {
     toml::table document;
     try {
@@ -152,6 +158,8 @@ void read_file(const fs::path& path, Config& config) {
         };
         if (!content.is_table())
             refuse(fmt::format("{} '{}'", place(content), section_name), "is not in a section");
+        if (!known_section(section_name))
+            refuse(fmt::format("{} section [{}]", place(content), section_name), "is not known");
         for (const auto& [key, value] : *content.as_table()) {
             const std::string name = section_name + "." + std::string(key.str());
             const std::string where =
@@ -165,15 +173,21 @@ void read_file(const fs::path& path, Config& config) {
 
 }  // namespace
 
+std::vector<std::string> config_keys() {
+    std::vector<std::string> keys;
+    for (const auto& [key, reader] : readers()) keys.push_back(key);
+    return keys;
+}
+
 Config read_config(const std::string& directory) {
     Config config;
     const fs::path base(directory);
     std::vector<fs::path> files;
     if (fs::exists(base / "volchain.toml")) files.push_back(base / "volchain.toml");
     std::vector<fs::path> drop_ins;
-    std::error_code absent;
-    for (const auto& entry : fs::directory_iterator(base / "volchain.toml.d", absent))
-        if (entry.path().extension() == ".toml") drop_ins.push_back(entry.path());
+    if (fs::exists(base / "volchain.toml.d"))
+        for (const auto& entry : fs::directory_iterator(base / "volchain.toml.d"))
+            if (entry.path().extension() == ".toml") drop_ins.push_back(entry.path());
     std::sort(drop_ins.begin(), drop_ins.end());
     files.insert(files.end(), drop_ins.begin(), drop_ins.end());
     for (const fs::path& file : files) read_file(file, config);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/log.h"
 #include "storage/settings.h"
@@ -18,5 +19,8 @@ struct Config {
 
 /// Throws InvalidArgument with file, line and key. A directory without any of the files gives the defaults.
 [[nodiscard]] Config read_config(const std::string& directory);
+
+/// All keys, "section.key", so that a test can hold the shipped file against them.
+[[nodiscard]] std::vector<std::string> config_keys();
 
 }  // namespace volchain::daemon

@@ -50,10 +50,19 @@ void Publisher::object_changed(ObjectId object, storage::ChangeKind) {
     // One commit changes several records one after the other; only when all are there can their properties be read.
     if (dirty_.empty()) {
         async::asio::post(connection_.executor(), [this, alive = std::weak_ptr(alive_)] {
-            if (!alive.expired()) flush();
+            if (!alive.expired()) flush_or_log();
         });
     }
     dirty_.emplace(object.kind, object.id);
+}
+
+/// What cannot be told must not end the daemon.
+void Publisher::flush_or_log() noexcept {
+    try {
+        flush();
+    } catch (...) {
+        log().error("changes were not told on the bus: {}", to_error(std::current_exception()).what());
+    }
 }
 
 void Publisher::flush() {

@@ -42,6 +42,7 @@ class Publisher final : public storage::EngineObserver {
 
     template <typename Object>
     void publish_family(storage::ObjectKind kind, Object& object);
+    void flush_or_log() noexcept;
     void flush();
     [[nodiscard]] std::set<Key> related(const Key& key) const;
     void tell_finished(const Uuid& job);

@@ -52,8 +52,8 @@ enum class Access {
 };
 
 // What is QEMU's default is left out: a monitor reads its socket byte by byte (monitor_can_read() in
-// monitor/monitor.c), at 4 to 5 us each, so that the length of a command is much of its time. An inline file node
-// takes access and cache from the format node around it, which is made with the same ones.
+// monitor/monitor.c), at 4 to 5 us each, so that the length of a command is much of its time. An inline file
+// node takes access and cache from the format node around it, which is made with the same ones.
 
 /// A node of driver "file", with QEMU's image locks as they are by default.
 [[nodiscard]] Json file_node(std::string_view name, std::string_view path, Access access,

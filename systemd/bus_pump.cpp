@@ -6,6 +6,7 @@
 
 #include <boost/asio/post.hpp>
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "base/error.h"
@@ -17,8 +18,10 @@ namespace {
 namespace asio = boost::asio;
 using asio::posix::stream_descriptor;
 
-/// Messages handled in one turn of the event loop.
+/// What is handled in one turn of the event loop: so many messages, and no further one after this time. (A list of
+/// thousands of objects takes a tenth of a second to make. Others, a guest that is to be thawed, wait for one at most.)
 constexpr int messages_a_turn = 16;
+constexpr std::chrono::milliseconds time_of_a_turn{3};
 
 int duplicate_fd(sd_bus* bus) {
     const int fd = sd_bus_get_fd(bus);
@@ -55,7 +58,9 @@ void Pump::kick() {
 
 /// What is handled may destroy the connection; whoever calls this holds the pump.
 void Pump::turn() {
-    for (int handled = 0; handled < messages_a_turn; ++handled) {
+    const async::Deadline end = async::after(time_of_a_turn);
+    for (int handled = 0; handled < messages_a_turn && (handled == 0 || async::Clock::now() < end);
+         ++handled) {
         if (closed_) return;
         const int result = sd_bus_process(bus(), nullptr);
         if (result < 0) return lost(result);

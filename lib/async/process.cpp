@@ -23,6 +23,7 @@
 #include "async/deadline.h"
 #include "async/task_group.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/text.h"
 
 namespace volchain::async {
@@ -160,7 +161,14 @@ UniqueFd landlock_ruleset(const std::vector<Command::Access>& files) {
     attributes.handled_access_fs = all_rights;
     UniqueFd ruleset(
         static_cast<int>(::syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0)));
-    if (!ruleset) return {};  // a kernel without Landlock, or with it switched off
+    if (!ruleset) {
+        // A kernel without Landlock, or with it switched off, is one thing; who takes it away should know what it costs.
+        static bool told = false;
+        if (errno != ENOSYS && errno != EOPNOTSUPP && !std::exchange(told, true))
+            log().warning("{}: helpers are not held to their files",
+                          system_error(errno, "Landlock is refused").what());
+        return {};
+    }
     for (const char* system : {"/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys"})
         allow(ruleset.get(), system, read_rights, false);
     for (const char* device : {"/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"})

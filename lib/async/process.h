@@ -37,7 +37,8 @@ struct Command {
     /// Descriptors that the child inherits, under the same numbers. Borrowed.
     std::vector<int> inherit;
     /// Where not empty, Landlock lets the child read the system (/usr, /lib, /etc, /proc, /dev) and touch
-    /// nothing else but these. Silently without effect on a kernel that lacks Landlock.
+    /// nothing else but these. Silently without effect on a kernel that lacks Landlock; where it is there and refused
+    /// (by a seccomp filter), with a warning.
     struct Access {
         std::string path;
         bool write = false;

@@ -87,7 +87,12 @@ std::string quote(std::string_view text) {
 }
 
 std::string joined(const std::vector<std::string>& items, std::string_view separator) {
-    return fmt::format("{}", fmt::join(items, separator));
+    std::string text;
+    for (const std::string& item : items) {
+        if (&item != &items.front()) text += separator;
+        text += item;
+    }
+    return text;
 }
 
 std::string base64(std::string_view bytes) {

@@ -33,8 +33,8 @@ class Catalog {
     /// Called after each committed change, in the event loop. One at most.
     void watch(Watcher watcher) { watcher_ = std::move(watcher); }
 
-    /// Writes the changes, then makes them visible in their order: a new pool comes before its volumes, and goes after
-    /// them.
+    /// Writes the changes, then makes them visible in their order: a new pool comes before its volumes, and
+    /// goes after them.
     async::Task<> commit(Changes changes, Durability durability);
 
     // The records. get_* throw NotFound ("no disk with id ..."), find_* return null.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Database and Statement: SQLite with RAII and Errors. Blocking; used by one thread at a time (the Store's
-// worker). AlreadyExists is a change that contradicts what is there (a constraint of the schema), NoSpace a full
-// medium; other failures are Internal.
+// worker). AlreadyExists is a change that contradicts what is there (a constraint of the schema), NoSpace a
+// full medium; other failures are Internal.
 #pragma once
 
 #include <cstdint>
@@ -45,8 +45,8 @@ class Statement {
 
 class Database {
   public:
-    /// Opens or creates the file, mode 0600. Throws where it is not a database, and Busy where another process
-    /// has it open.
+    /// Opens or creates the file, mode 0600. Throws where it is not a database, and Busy where another
+    /// process has it open.
     explicit Database(const std::string& path);
 
     [[nodiscard]] Statement prepare(std::string_view sql);

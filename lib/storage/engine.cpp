@@ -78,7 +78,8 @@ async::Task<> Engine::stop() {
     // What a pool that is away keeps from being written now is written after the next start.
     std::exception_ptr left;
     co_await async::keep_failure(
-        async::with_deadline(write_manifests_now(), async::after(last_manifests_limit), "the manifests"), left);
+        async::with_deadline(write_manifests_now(), async::after(last_manifests_limit), "the manifests"),
+        left);
     for (auto& [id, vm] : vms_) co_await vm->stop();
 }
 

@@ -48,8 +48,8 @@ class Jobs {
     /// The live job; null for one that ended before (its record is in the catalog).
     [[nodiscard]] JobPtr find(const Uuid& id) const;
 
-    /// Starts no more jobs and waits for those that run, at most until the deadline; those that have not ended then
-    /// are left to recovery.
+    /// Starts no more jobs and waits for those that run, at most until the deadline; those that have not
+    /// ended then are left to recovery.
     async::Task<> stop(async::Deadline deadline);
 
   private:

@@ -81,8 +81,7 @@ void fill(const OverlayFile& overlay, int pool, int parent, int fd, const qcow2:
     copy_access(parent, fd);
     sync(fd, quote(overlay.file));
     const std::string directory = fs::path(overlay.file).parent_path().string();
-    const UniqueFd entries =
-        open_beneath(pool, directory.empty() ? "." : directory, O_RDONLY | O_DIRECTORY);
+    const UniqueFd entries = open_beneath(pool, directory.empty() ? "." : directory, O_RDONLY | O_DIRECTORY);
     sync(entries.get(), "the directory of " + quote(overlay.file));
 }
 

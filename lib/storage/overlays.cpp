@@ -38,8 +38,7 @@ UniqueFd open_volume(const std::string& pool, const std::string& file) {
         const UniqueFd directory = open_directory(pool);
         return open_beneath(directory.get(), file, O_RDONLY);
     } catch (const Error& error) {
-        const ErrorCode code =
-            error.code() == ErrorCode::not_found ? ErrorCode::broken_chain : error.code();
+        const ErrorCode code = error.code() == ErrorCode::not_found ? ErrorCode::broken_chain : error.code();
         throw Error(code, "volume {}: {}", quote(pool + "/" + file), error.what());
     }
 }

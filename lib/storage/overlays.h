@@ -27,8 +27,8 @@ struct PlannedOverlay {
     bool dropped = false;
     std::string why_dropped;
 
-    /// Node names of the overlay and its file: as short as can be unique, since QEMU reads them byte by byte while the
-    /// guest is frozen (see qmp/node.h).
+    /// Node names of the overlay and its file: as short as can be unique, since QEMU reads them byte by byte
+    /// while the guest is frozen (see qmp/node.h).
     [[nodiscard]] std::string node() const { return "vc-" + compact().substr(0, 16); }
     [[nodiscard]] std::string file_node() const { return "vcf-" + compact().substr(0, 16); }
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A guest agent without a guest, which answers at once and notes when: the witness for the time that a guest is frozen."""
+"""A guest agent without a guest, which answers at once and notes when: the witness for the time that a guest
+is frozen."""
 import json
 import os
 import socket

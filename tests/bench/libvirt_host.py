@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A libvirtd of the benchmark's own: in a mount namespace, so that the host's configuration, domains and sockets are
-neither seen nor touched. It needs root and the packages of scripts/install-packages bench.
+"""A libvirtd of the benchmark's own: in a mount namespace, so that the host's configuration, domains and
+sockets are neither seen nor touched. It needs root and the packages of scripts/install-packages bench.
 """
 import os
 import select
@@ -43,8 +43,12 @@ DOMAIN = """
   </devices>
 </domain>
 """
-DISK = """<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/><source file='{path}'/>
-    <target dev='vd{letter}' bus='virtio'/></disk>"""
+DISK = """
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' discard='unmap'/>
+      <source file='{path}'/>
+      <target dev='vd{letter}' bus='virtio'/>
+    </disk>"""
 
 
 class Unavailable(Exception):
@@ -85,8 +89,8 @@ class LibvirtHost:
             f.write(DAEMON_CONFIG.format(directory=self.directory))
         script.append(f"exec {PROGRAM} -f {self.directory}/libvirtd.conf -p {self.directory}/libvirtd.pid")
         with open(f"{self.directory}/output", "wb") as out:
-            self.process = subprocess.Popen(["unshare", "-m", "sh", "-c", "\n".join(script)], stdin=subprocess.DEVNULL,
-                                            stdout=out, stderr=out)
+            self.process = subprocess.Popen(["unshare", "-m", "sh", "-c", "\n".join(script)],
+                                            stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         self._wait_started()
 
     def _wait_started(self, timeout=30):
@@ -100,18 +104,22 @@ class LibvirtHost:
                 except self.library.libvirtError as error:
                     ended, _, _ = select.select([pidfd], [], [], 0.05)  # nothing tells that it is ready
                     if ended or time.monotonic() > end:
-                        with open(f"{self.directory}/output", errors="replace") as f:
-                            raise Unavailable(f"libvirtd does not run: {error}; {f.read()[-2000:]}") from error
+                        raise Unavailable(f"libvirtd does not run: {error}; {self._output()}") from error
         finally:
             os.close(pidfd)
 
+    def _output(self):
+        with open(f"{self.directory}/output", errors="replace") as f:
+            return f.read()[-2000:]
+
     def start_domain(self, name, disks):
-        described = "\n".join(DISK.format(path=path, letter=chr(ord("a") + n)) for n, path in enumerate(disks))
+        described = "".join(DISK.format(path=path, letter=letter) for path, letter in zip(disks, "abcdefgh"))
         return self.connection.createXML(DOMAIN.format(name=name, disks=described),
                                          self.library.VIR_DOMAIN_START_PAUSED)
 
     def snapshot(self, domain, name):
-        flags = self.library.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | self.library.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+        library = self.library
+        flags = library.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | library.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
         domain.snapshotCreateXML(f"<domainsnapshot><name>{name}</name></domainsnapshot>", flags)
 
     @staticmethod
@@ -125,8 +133,8 @@ class LibvirtHost:
         domain.destroy()
 
     def virsh(self, *words):
-        subprocess.run(["virsh", "-q", "-c", self.uri, *words], check=True, timeout=60, stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run(["virsh", "-q", "-c", self.uri, *words], check=True, timeout=60,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def stop(self):
         self.connection.close()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Series of times, and what may be said about them: medians with their spread, ratios of what was measured in pairs."""
+"""Series of times, and what may be said about them: medians with their spread, ratios of what was measured in
+pairs."""
 import os
 import statistics
 import time
@@ -33,11 +34,13 @@ class Series:
 
     def json(self):
         return {"median_ms": round(1e3 * self.median, 3), "p10_ms": round(1e3 * self.quantile(.1), 3),
-                "p90_ms": round(1e3 * self.quantile(.9), 3), "rounds_ms": [round(1e3 * v, 3) for v in self.values]}
+                "p90_ms": round(1e3 * self.quantile(.9), 3),
+                "rounds_ms": [round(1e3 * value, 3) for value in self.values]}
 
 
 def ratio(one, other):
-    """The median of the ratios of each round's pair: what disturbs the machine for longer than a round disturbs both."""
+    """The median of the ratios of each round's pair: what disturbs the machine for longer than a round
+    disturbs both."""
     return statistics.median(a / b for a, b in zip(one.values, other.values, strict=True))
 
 
@@ -49,7 +52,8 @@ def timed(work):
 
 
 class Machine:
-    """What the machine itself does from round to round: a flush of a new file, and a loop of plain computing."""
+    """What the machine itself does from round to round: a flush of a new file, and a loop of plain
+    computing."""
 
     def __init__(self, directory):
         self.directory, self.flush, self.computing = directory, Series(), Series()
@@ -75,4 +79,5 @@ class Machine:
 
     def noisy(self):
         """Whether rounds differ so much that the medians mean little."""
-        return self.computing.quantile(.9) > 1.5 * self.computing.median
+        return (self.computing.quantile(.9) > 1.5 * self.computing.median
+                or self.flush.quantile(.9) > 3 * self.flush.median)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Stands between the daemon and a QEMU's monitor and notes when a command came and when its answer went back: the witness
-for what QEMU takes of the time that a guest is frozen.
+"""Stands between the daemon and a QEMU's monitor and notes when a command came and when its answer went back:
+the witness for what QEMU takes of the time that a guest is frozen.
 """
 import json
 import os
@@ -10,7 +10,8 @@ import time
 
 
 class MonitorTap:
-    """Listens at `path` for one client at a time, and connects to `monitor` for it. Times are as in instant_agent.py."""
+    """Listens at `path` for one client at a time, and connects to `monitor` for it. Times are as in
+    instant_agent.py."""
 
     def __init__(self, path, monitor):
         self.path, self.monitor = path, monitor
@@ -37,7 +38,8 @@ class MonitorTap:
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(self.monitor)
-            back = threading.Thread(target=self._pass, args=(server, client, self.answers, {"return", "error"}), daemon=True)
+            answers = (server, client, self.answers, {"return", "error"})
+            back = threading.Thread(target=self._pass, args=answers, daemon=True)
             back.start()
             self._pass(client, server, self.commands, {"execute"})
             server.shutdown(socket.SHUT_RDWR)

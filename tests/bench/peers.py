@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Who takes the snapshots. Each peer makes guests of its own, alike in machine, disks and chains, and has one call that
-is timed: guest.snapshot().
+"""Who takes the snapshots. Each peer makes guests of its own, alike in machine, disks and chains, and has one
+call that is timed: guest.snapshot().
 """
 import os
 import shutil
@@ -16,7 +16,8 @@ DISK_BYTES = 1 << 30
 
 
 class Chains:
-    """Directories with disk0 ... diskN, each a chain of so many images, copied from one that was made once."""
+    """Directories with disk0 ... diskN, each a chain of so many images, copied from one that was made
+    once."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -53,8 +54,8 @@ class Volchain:
 
 
 class VolchainGuest:
-    """agent: the socket of its agent; the guest runs then, as one that stands still is not frozen. tap: makes a witness
-    from the path of the monitor, at whose .path the daemon finds the monitor then.
+    """agent: the socket of its agent; the guest runs then, as one that stands still is not frozen. tap: makes
+    a witness from the path of the monitor, at whose .path the daemon finds the monitor then.
     """
 
     def __init__(self, client, directory, disks, agent=None, tap=None):
@@ -62,7 +63,11 @@ class VolchainGuest:
         self.qemu = Qemu(directory, disks, running=agent is not None).start()
         self.tap = tap(self.qemu.qmp) if tap else None
         monitor = self.tap.path if tap else self.qemu.qmp
-        self.vm = client.register_vm(f"bench-{uuid.uuid4()}", qmp_socket=monitor, agent_socket=agent)
+        try:
+            self.vm = client.register_vm(f"bench-{uuid.uuid4()}", qmp_socket=monitor, agent_socket=agent)
+        except BaseException:
+            self.qemu.kill()
+            raise
 
     def snapshot(self, **options):
         """From the call to the answer of Job.Wait; the job's result."""
@@ -75,10 +80,12 @@ class VolchainGuest:
             images.check(top)
 
     def close(self):
-        self.client.call(self.vm, "VM", "Unregister", "a{sv}", {"forget-snapshots": ("b", True)})
-        if self.tap:
-            self.tap.close()
-        self.qemu.kill()
+        try:
+            self.client.call(self.vm, "VM", "Unregister", "a{sv}", {"forget-snapshots": ("b", True)})
+        finally:
+            if self.tap:
+                self.tap.close()
+            self.qemu.kill()
 
 
 # --- a script over bare QMP ---
@@ -126,8 +133,9 @@ class BareGuest:
             path = f"{os.path.dirname(below)}/disk{number}.s{self.taken}.qcow2"
             overlay = f"s{self.taken}-{number}"
             self._create(path, below)
-            self.monitor.execute("blockdev-add", driver="qcow2", backing=None, discard="unmap",
-                                 file={"driver": "file", "filename": path, "discard": "unmap"}, **{"node-name": overlay})
+            file = {"driver": "file", "filename": path, "discard": "unmap"}
+            self.monitor.execute("blockdev-add", driver="qcow2", backing=None, discard="unmap", file=file,
+                                 **{"node-name": overlay})
             actions.append({"type": "blockdev-snapshot", "data": {"node": node, "overlay": overlay}})
             active.append((overlay, path))
         self.monitor.execute("transaction", actions=actions)
@@ -139,10 +147,12 @@ class BareGuest:
             images.check(path)
 
     def close(self):
-        self.storage.execute("quit")
-        self.storage.close()
-        self.monitor.close()
-        self.qemu.kill()
+        try:
+            self.storage.execute("quit")
+            self.storage.close()
+            self.monitor.close()
+        finally:
+            self.qemu.kill()
 
 
 # --- libvirt ---
@@ -186,8 +196,8 @@ class LibvirtGuest:
 class VirshGuest(LibvirtGuest):
     def snapshot(self):
         self.taken += 1
-        self.host.virsh("snapshot-create-as", "--domain", self.domain.name(), "--name", f"s{self.taken}", "--disk-only",
-                        "--atomic")
+        self.host.virsh("snapshot-create-as", "--domain", self.domain.name(), "--name", f"s{self.taken}",
+                        "--disk-only", "--atomic")
 
 
 def ping(client):

@@ -1,20 +1,23 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""How long a snapshot takes, beside others who take one of the same kind of guest, and how long a guest is frozen for it.
+"""How long a snapshot takes, beside others who take one of the same kind of guest, and how long a guest is
+frozen for it.
 
-  tests/bench/snapshot.py [--rounds N] [--json FILE] [--directory DIR] [--part latency|freeze] [--no-libvirt]
+  tests/bench/snapshot.py [--rounds N] [--json FILE] [--directory DIR] [--part latency|freeze]
+                          [--no-libvirt] [--linux]
 
-Everything runs in the same rounds, one after the other in changing order, on one file system. The daemon is that of
-VOLCHAIN_BUILD, or build/release: meson setup build/release -Dbuildtype=release -Dtests=false.
+Everything runs in the same rounds, one after the other in changing order, on one file system. The daemon is
+that of VOLCHAIN_BUILD, or build/release: meson setup build/release -Dbuildtype=release -Dtests=false.
 
-Latency: CreateSnapshot without an agent, from the D-Bus call to the answer of Job.Wait, on a connection that is there all
-the time; a script over bare QMP that does the same steps (overlays made in a storage daemon, blockdev-add, one
-transaction); libvirt by its API and by virsh, each with a libvirtd that is there all the time. With 1 disk and 4, and with
-1 disk at the end of a chain of 60.
+Latency: CreateSnapshot without an agent, from the D-Bus call to the answer of Job.Wait, on a connection that
+is there all the time; a script over bare QMP that does the same steps (overlays made in a storage daemon,
+blockdev-add, one transaction); libvirt by its API and by virsh, each with a libvirtd that is there all the
+time. With 1 disk and 4, and with 1 disk at the end of a chain of 60.
 
-Freeze: with quiesce=require and an agent that answers at once, the time between its answer to the freeze and the sending
-of the thaw, without what QEMU takes for the one command between them. As the daemon has it in its journal, and as it was
-seen at the sockets of the agent and the monitor, where it is also seen that it is one command.
+Freeze: with quiesce=require and an agent that answers at once, the time between its answer to the freeze and
+the sending of the thaw, without what QEMU takes for the one command between them. As the daemon has it in its
+journal, and as it was seen at the sockets of the agent and the monitor, where it is also seen that it is one
+command. With --linux also for a real guest, whose agent nobody looks over the shoulder of.
 """
 import argparse
 import contextlib
@@ -23,7 +26,6 @@ import os
 import platform
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 
@@ -35,14 +37,25 @@ from bench.libvirt_host import LibvirtHost, Unavailable  # noqa: E402
 from bench.monitor_tap import MonitorTap  # noqa: E402
 from bench.measure import Machine, Series, ratio, timed  # noqa: E402
 from bench.peers import Bare, Chains, LibvirtApi, Virsh, Volchain, VolchainGuest, ping  # noqa: E402
+from harness import images  # noqa: E402
 from harness.bus import Bus  # noqa: E402
 from harness.client import Client  # noqa: E402
 from harness.daemon import BUILD, Daemon  # noqa: E402
+from harness.filesystems import make_disk  # noqa: E402
+from harness.linux_guest import LinuxGuest, build as build_guest  # noqa: E402
 
 CASES = {"1 disk": (1, 1), "4 disks": (4, 1), "depth 60": (1, 60)}
 # So many snapshots of a guest; then it is replaced, so that chains stay about as deep as the case says.
 ROUNDS_A_GUEST = 5
 SHARE_TARGET = 5e-3
+# For the agent of a real guest without KVM.
+CONFIG = """
+[quiesce]
+agent-timeout = "10s"
+freeze-timeout = "30s"
+freeze-limit = "30s"
+thaw-timeout = "20s"
+"""
 
 
 class Site:
@@ -51,7 +64,7 @@ class Site:
     def __init__(self, directory):
         self.directory, self.count = directory, 0
         self.bus = Bus(f"{directory}/bus")
-        self.daemon = Daemon(f"{directory}/daemon", self.bus, verbose=False)
+        self.daemon = Daemon(f"{directory}/daemon", self.bus, CONFIG, verbose=False)
         self.client = None
         self.chains = Chains(f"{directory}/chains")
         self.machine = Machine(directory)
@@ -110,11 +123,15 @@ class Freeze:
     def __init__(self):
         self.frozen, self.switch, self.share, self.share_seen = Series(), Series(), Series(), Series()
 
-    def take(self, result, agent, tap):
+    def take(self, result):
+        """What the daemon says."""
         frozen, switch = result["frozen-usec"] / 1e6, result["switch-usec"] / 1e6
         self.frozen.add(frozen)
         self.switch.add(switch)
         self.share.add(frozen - switch)
+
+    def witness(self, agent, tap):
+        """What was seen of the latest window."""
         since, until = agent.frozen[-1], agent.thawed[-1]
         exchanges = tap.exchanges(since, until)
         if len(exchanges) != 1:
@@ -129,28 +146,48 @@ def freeze(site, disks, rounds):
     for first in range(0, rounds, ROUNDS_A_GUEST):
         directory = site.new_directory()
         agent = InstantAgent(f"{directory}/instant-agent.sock")
-        images = site.chains.copy(f"{directory}/images", disks, 1)
-        guest = VolchainGuest(site.client, directory, images, agent=agent.path,
+        active = site.chains.copy(f"{directory}/images", disks, 1)
+        guest = VolchainGuest(site.client, directory, active, agent=agent.path,
                               tap=lambda monitor: MonitorTap(f"{monitor}.tap", monitor))
         try:
             for _ in range(min(ROUNDS_A_GUEST, rounds - first)):
                 site.machine.look()
-                seen.take(guest.snapshot(quiesce="require"), agent, guest.tap)
+                seen.take(guest.snapshot(quiesce="require"))
+                seen.witness(agent, guest.tap)
         finally:
             guest.close()
             agent.close()
     return seen
 
 
+def freeze_linux(site, disks, rounds):
+    """The same with a real guest; one is enough, as its start takes longest."""
+    seen, directory = Freeze(), site.new_directory()
+    paths = [make_disk(f"{directory}/disk{number}.qcow2") for number in range(disks)]
+    guest = LinuxGuest(f"{directory}/guest", paths, image=build_guest(), writer=1).start()
+    try:
+        vm = site.client.register_vm(f"linux-{disks}", qmp_socket=guest.qmp, agent_socket=guest.agent)
+        site.client.wait_property(vm, "VM", "AgentState", "connected")
+        for _ in range(rounds):
+            site.machine.look()
+            seen.take(site.client.finish(site.client.create_snapshot(vm, quiesce="require")))
+        site.client.call(vm, "VM", "Unregister", "a{sv}", {"forget-snapshots": ("b", True)})
+    finally:
+        guest.kill()
+    return seen
+
+
 # --- what is said ---
 
-def print_latency(series, peers):
+def print_latency(series, peers, without_libvirt):
     width = 26
     print(f"\n{'CreateSnapshot without an agent, ms: median (10th - 90th percentile)'}")
     print("  " + "".join(title.ljust(width) for title in ["", *CASES]).rstrip())
     for peer in peers:
         print("  " + "".join(cell.ljust(width) for cell in
                              [peer.name, *(series[peer.name, case].text() for case in CASES)]).rstrip())
+    if without_libvirt:
+        print(f"  *** NOT COMPARED WITH LIBVIRT: {without_libvirt} ***")
 
 
 def latency_targets(series):
@@ -183,22 +220,21 @@ def print_targets(targets):
 
 
 def describe_host(directory, libvirt):
-    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
-    kind = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True, check=True).stdout.strip()
-    return {"cpus": len(os.sched_getaffinity(0)), "kernel": platform.release(), "filesystem": kind, "build": BUILD,
-            "qemu": qemu.split("version ")[1].split()[0].strip(), "libvirt": libvirt.version if libvirt else None}
+    qemu = images.run("qemu-system-x86_64", "--version").split("version ")[1].split()[0]
+    kind = images.run("stat", "-f", "-c", "%T", directory).strip()
+    return {"cpus": len(os.sched_getaffinity(0)), "kernel": platform.release(), "filesystem": kind,
+            "build": BUILD, "qemu": qemu, "libvirt": libvirt.version if libvirt else None}
 
 
 def find_libvirt(directory, wanted):
-    """The host, or None: and then that is said loudly."""
+    """The host and "", or None and why there is none."""
     if not wanted:
-        return None
+        return None, "it was not wanted (--no-libvirt)"
     os.mkdir(directory)
     try:
-        return LibvirtHost(directory)
+        return LibvirtHost(directory), ""
     except Unavailable as error:
-        print(f"*** NOT COMPARED WITH LIBVIRT: {error} ***", file=sys.stderr)
-        return None
+        return None, str(error)
 
 
 def report(site, results):
@@ -206,10 +242,10 @@ def report(site, results):
         print(f"{name}: {value}", end="; ")
     print(f"\nmachine: {site.machine.text()}")
     if site.machine.noisy():
-        print("*** THE MACHINE IS NOISY: medians of this run mean little ***")
+        print("*** THE MACHINE IS NOISY: the times of this run mean little, only ratios do ***")
 
 
-def run(site, arguments, libvirt):
+def run(site, arguments, libvirt, without_libvirt):
     peers = [Volchain(site.client, site.chains), Bare(site.chains)]
     if libvirt:
         peers += [LibvirtApi(libvirt, site.chains), Virsh(libvirt, site.chains)]
@@ -223,30 +259,37 @@ def run(site, arguments, libvirt):
     if arguments.part != "latency":
         for case, disks in (("1 disk", 1), ("4 disks", 4)):
             freezes[case] = freeze(site, disks, arguments.rounds)
+            if arguments.linux:
+                freezes[f"{case}, Linux"] = freeze_linux(site, disks, arguments.rounds)
         targets += freeze_targets(freezes)
     report(site, results)
-    print(f"a call that does nothing (Ping) over the same D-Bus connection: {pings.text()} ms; a snapshot takes two calls")
+    print(f"a call that does nothing (Ping) on the same D-Bus connection: {pings.text()} ms; "
+          "a snapshot takes two calls")
     if series:
-        print_latency(series, peers)
+        print_latency(series, peers, without_libvirt)
     if freezes:
         print_freeze(freezes)
     print_targets(targets)
     results["machine"] = {"flush": site.machine.flush.json(), "computing": site.machine.computing.json()}
     results["ping"] = pings.json()
-    results["latency"] = [{"peer": peer, "case": case, **times.json()} for (peer, case), times in series.items()]
-    results["freeze"] = {case: {name: getattr(seen, name).json() for name in vars(seen)} for case, seen in freezes.items()}
+    results["latency"] = [{"peer": peer, "case": case, **times.json()}
+                          for (peer, case), times in series.items()]
+    results["freeze"] = {case: {name: times.json() for name, times in vars(seen).items() if times}
+                         for case, seen in freezes.items()}
     results["targets"] = [{"what": what, "figure": figure, "limit": limit, "ok": figure <= limit}
                           for what, figure, limit in targets]
     return results
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", metavar="FILE", help="all figures, of each round")
     parser.add_argument("--directory", default="/var/tmp", help="the file system to work on (%(default)s)")
     parser.add_argument("--part", choices=["latency", "freeze"], help="this part only")
     parser.add_argument("--no-libvirt", action="store_true")
+    parser.add_argument("--linux", action="store_true", help="a real guest's freeze, too")
     parser.add_argument("--strict", action="store_true", help="exit status 1 where a target is missed")
     arguments = parser.parse_args()
     # Short, for the paths of sockets.
@@ -254,9 +297,10 @@ def main():
     os.chmod(directory, 0o755)
     libvirt = None
     try:
-        libvirt = find_libvirt(f"{directory}/l", not arguments.no_libvirt and arguments.part != "freeze")
+        wanted = not arguments.no_libvirt and arguments.part != "freeze"
+        libvirt, without_libvirt = find_libvirt(f"{directory}/l", wanted)
         with Site(directory) as site:
-            results = run(site, arguments, libvirt)
+            results = run(site, arguments, libvirt, without_libvirt)
     finally:
         if libvirt:
             libvirt.stop()

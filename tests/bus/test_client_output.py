@@ -4,13 +4,14 @@ import glob
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 
 import pytest
 from jeepney import HeaderFields
 
-from harness.ctl import PROGRAM, Ctl
+from harness.ctl import PROGRAM, Ctl, Terminal
 from harness.fake_daemon import FakeDaemon
 
 ALLOW_INTERACTION = 4  # the header flag ALLOW_INTERACTIVE_AUTHORIZATION
@@ -24,10 +25,9 @@ def fake(bus):
 
 
 @pytest.fixture
-def pools(ctl, daemon, directory):
-    """Enough of them for a screen of ten lines to be too small."""
-    for number in range(12):
-        ctl.ok("pool", "create", f"pool{number:02}", f"{directory}/pool{number:02}", "--create")
+def real(world):
+    """With a daemon that has objects of every kind, at least five of them disks."""
+    return Ctl(world.bus.address)
 
 
 # --- nobody answers ---
@@ -94,83 +94,84 @@ def test_every_verb_is_run_by_a_test():
 
 
 # --- form ---
-def test_json_forms(ctl, pools):
-    short = ctl.ok("pool", "list", "--json=short")
-    assert short.count("\n") == 1 and ctl.ok("pool", "list", "-j") == short
-    pretty = ctl.ok("--json=pretty", "pool", "list")
-    assert pretty.startswith('[\n  {\n    "name": "pool00",') and json.loads(pretty) == json.loads(short)
-    assert ctl.ok("pool", "list", "--json=off").startswith("NAME ")
+def test_json_forms(real):
+    short = real.ok("disk", "list", "--json=short")
+    assert short.count("\n") == 1 and real.ok("disk", "list", "-j") == short
+    pretty = real.ok("--json=pretty", "disk", "list")
+    assert pretty.startswith('[\n  {\n    "name": "down-data",') and json.loads(pretty) == json.loads(short)
+    assert real.ok("disk", "list", "--json=off").startswith("NAME ")
 
 
-def test_legend(ctl, pools):
-    lines = ctl.ok("pool", "list", "--no-legend").splitlines()
-    assert len(lines) == 12 and lines[0].startswith("pool00 ")
+def test_legend(real):
+    lines = real.ok("disk", "list", "--no-legend").splitlines()
+    assert len(lines) == len(real.json("disk", "list")) and lines[0].startswith("down-data ")
 
 
-def test_status(ctl, pools):
-    text = ctl.ok("status")
-    assert text.lstrip().startswith("Version: ") and "Pool count: 12\n" in text
-    status = ctl.json("status")
-    assert status["pool_count"] == 12 and status["running_jobs"] == 0 and "snapshots" in status["features"]
+def test_status(real):
+    text = real.ok("status")
+    assert text.lstrip().startswith("Version: ") and "VM count: 2\n" in text
+    status = real.json("status")
+    assert status["vm_count"] == 2 and status["running_vms"] == 1 and status["running_jobs"] == 0
+    assert "snapshots" in status["features"] and status["disk_count"] == len(real.json("disk", "list"))
 
 
-def test_colours_only_where_they_are_wanted(ctl, pools):
+def test_colours_only_where_they_are_wanted(real):
     def shown(**environment):
-        with ctl.terminal("pool", "list", "--no-pager", rows=50, columns=200, **environment) as terminal:
+        with real.terminal("disk", "list", rows=50, columns=200, **environment) as terminal:
             status, text = terminal.rest()
         assert status == 0
         return text
     assert "\x1b[32mok\x1b[0m" in shown() and "\x1b[1mNAME\x1b[0m" in shown()
     for environment in {"NO_COLOR": "1"}, {"TERM": "dumb"}:
         assert "\x1b" not in shown(**environment)
-    assert "\x1b" not in ctl.ok("pool", "list")
-    with ctl.terminal("pool", "show", "none") as terminal:
+    assert "\x1b" not in real.ok("disk", "list")
+    with real.terminal("disk", "show", "none") as terminal:
         status, text = terminal.rest()
-    assert status == 1 and text == "volchainctl: \x1b[31mthere is no pool 'none'\x1b[0m\n"
+    assert status == 1 and text == "volchainctl: \x1b[31mthere is no disk 'none'\x1b[0m\n"
 
 
-def test_pager_only_where_it_is_needed(ctl, pools, directory):
+def test_pager_only_where_it_is_needed(real, directory):
     pager = f"{directory}/pager"
     with open(pager, "w") as f:
         f.write("#!/bin/sh\necho paged\nexec cat\n")
     os.chmod(pager, 0o755)
 
-    def shown(*words, rows=10, **environment):
-        with ctl.terminal("pool", "list", *words, rows=rows, columns=200, **environment) as terminal:
+    def paged(*words, rows=5, **environment):
+        with real.terminal("disk", "list", *words, rows=rows, columns=200, **environment) as terminal:
             status, text = terminal.rest()
-        assert status == 0 and "pool11" in text, text
+        assert status == 0 and "up-serial1" in text, text
         return text.startswith("paged\n")
-    assert shown(PAGER=pager) and shown(VOLCHAIN_PAGER=pager, PAGER="false") and shown("--json=pretty", VOLCHAIN_PAGER=pager)
-    assert not shown(PAGER=pager, rows=40), "it fits"
-    assert not shown("--no-pager", PAGER=pager)
-    assert not shown(VOLCHAIN_PAGER="", PAGER=pager) and not shown(PAGER="cat")
-    assert not shown(PAGER=f"{directory}/none"), "without a pager it is printed"
-    assert ctl.ok("pool", "list", PAGER=pager).startswith("NAME"), "no terminal"
+    assert paged(PAGER=pager) and paged(VOLCHAIN_PAGER=pager, PAGER="false") and paged("--json=pretty", PAGER=pager)
+    assert not paged(PAGER=pager, rows=40), "it fits"
+    assert not paged("--no-pager", PAGER=pager)
+    assert not paged(VOLCHAIN_PAGER="", PAGER=pager) and not paged(PAGER="cat")
+    assert not paged(PAGER=f"{directory}/none"), "without a pager it is printed"
+    assert real.ok("disk", "list", PAGER=pager).startswith("NAME"), "no terminal"
 
 
-def test_pager_under_sudo_is_no_shell(ctl, pools):
+def test_pager_under_sudo_is_no_shell(real):
     """Neither the pager that the user names runs as root, nor a command from inside less."""
-    with ctl.terminal("pool", "list", rows=10, columns=200, PAGER="echo paged", LESSSECURE="0", SUDO_UID="1000") as terminal:
-        assert "paged" not in terminal.until("pool05")
+    with real.terminal("job", "list", rows=4, columns=200, PAGER="echo paged", LESSSECURE="0", SUDO_UID="1000") as terminal:
+        assert "paged" not in terminal.until("create-disk")
         terminal.type("!")
         terminal.until("Command not available")
         terminal.type("\rq")
         assert terminal.rest()[0] == 0
 
 
-def test_pager_that_is_left_early(ctl, pools):
-    with ctl.terminal("pool", "list", rows=10, PAGER="true") as terminal:
+def test_pager_that_is_left_early(real):
+    with real.terminal("disk", "list", rows=5, PAGER="true") as terminal:
         assert terminal.rest() == (0, "")
 
 
-def test_output_that_cannot_be_written(ctl, pools):
+def test_output_that_cannot_be_written(real):
     with open("/dev/full", "w") as full:
-        result = subprocess.run([PROGRAM, "pool", "list"], env=ctl.environment, stdout=full, stderr=subprocess.PIPE, text=True,
+        result = subprocess.run([PROGRAM, "disk", "list"], env=real.environment, stdout=full, stderr=subprocess.PIPE, text=True,
                                 timeout=60)
     assert result.returncode == 1 and "cannot print all of the answer: No space left on device" in result.stderr
     reader = subprocess.Popen(["true"], stdin=subprocess.PIPE)
     reader.wait(20)
-    result = subprocess.run([PROGRAM, "pool", "list"], env=ctl.environment, stdout=reader.stdin, timeout=60)
+    result = subprocess.run([PROGRAM, "disk", "list"], env=real.environment, stdout=reader.stdin, timeout=60)
     reader.stdin.close()
     assert result.returncode == -signal.SIGPIPE, "as every program that writes to a pipe that nobody reads"
 
@@ -186,3 +187,16 @@ def test_interaction_is_allowed_unless_told_otherwise(ctl, fake):
         out, err = process.communicate(timeout=30)
         assert (process.returncode, out) == (1, "")
         assert err == "volchainctl: not authorized for org.volchain1.manage-pools\n"
+
+
+def test_a_user_on_a_terminal_where_there_is_no_polkit(real, directory):
+    """Looking is open to everybody; the agent that would ask for a password says nothing of its own."""
+    program = shutil.copy(PROGRAM, directory)
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program]
+    with Terminal([*as_nobody, "pool", "list"], real.environment, columns=200) as terminal:
+        status, text = terminal.rest()
+    assert status == 0 and "pools listed" in text
+    with Terminal([*as_nobody, "pool", "create", "x", directory], {**real.environment, "NO_COLOR": "1"}, columns=200) as terminal:
+        status, text = terminal.rest()
+    assert status == 1 and text.startswith("volchainctl: not authorized for org.volchain1.manage-pools"), text
+    assert text.count("\n") == 1

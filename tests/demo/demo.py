@@ -46,7 +46,7 @@ def take_snapshot(stage):
     consistency = stage.get(stage.snapshot, "Snapshot", "Consistency")
     require(consistency == "filesystem", "the snapshot is consistent as file systems are")
     pairs = stage.get_objects(stage.snapshot, "Snapshot", "Disks")
-    stage.volumes = [stage.get(volume, "Volume", "Path") for volume in pairs[1::2]]
+    stage.volumes = sorted(stage.get(volume, "Volume", "Path") for volume in pairs[1::2])
 
 
 def look_at_chains(stage):

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Feeds what a guest could send to the reader of its agent's port. It must not matter in what pieces it comes, and it
-// is never taken for an answer that it is not: a synchronisation ends only with its own number behind 0xff.
+// Feeds what a guest could send to the reader of its agent's port. It must not matter in what pieces it
+// comes, and it is never taken for an answer that it is not: a synchronisation ends only with its own number
+// behind 0xff.
 #include <sys/socket.h>
 
 #include <algorithm>

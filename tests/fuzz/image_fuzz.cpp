@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Feeds images to the policy for images that are not ours yet (storage/image.h), as a file in a pool, under each
-// declaration of its format. What is refused is refused with one of the codes that an import answers with. What is
-// accepted leads nowhere else: no data file, no key, and a backing file only where it is a plain path, without links,
-// with a format. And no image makes the reader for images of ours throw.
+// Feeds images to the policy for images that are not ours yet (storage/image.h), as a file in a pool, under
+// each declaration of its format. What is refused is refused with one of the codes that an import answers
+// with. What is accepted leads nowhere else: no data file, no key, and a backing file only where it is a
+// plain path, without links, with a format. And no image makes the reader for images of ours throw.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -81,8 +81,8 @@ void expect_harmless(const Pool& pool, const VolumeFacts& facts, std::optional<V
 }
 
 void look_at(const Pool& pool) {
-    for (const auto declared :
-         {std::optional<VolumeFormat>(), std::optional(VolumeFormat::qcow2), std::optional(VolumeFormat::raw)}) {
+    for (const auto declared : {std::optional<VolumeFormat>(), std::optional(VolumeFormat::qcow2),
+                                std::optional(VolumeFormat::raw)}) {
         try {
             expect_harmless(pool, inspect_foreign_image(pool.path(), "image", declared), declared);
         } catch (const Error& error) {

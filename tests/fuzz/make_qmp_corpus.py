@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 """Makes the inputs that the qmp and agent fuzzers begin with: tests/fuzz/corpus/qmp and agent.
 
-The answers are those of a real QEMU with a chain by -blockdev, one by -drive, and a filter; its directory is renamed, so
-that making the corpus again changes little. Of the schema only the commands that are asked about are kept. What an agent
-says is written down here. Inputs that a fuzzer found are named found-* and are left alone.
+The answers are those of a real QEMU with a chain by -blockdev, one by -drive, and a filter; its directory is
+renamed, so that making the corpus again changes little. Of the schema only the commands that are asked about
+are kept. What an agent says is written down here. Inputs that a fuzzer found are named found-* and are left
+alone.
 """
 import json
 import pathlib
@@ -30,9 +31,11 @@ def record(directory):
     legacy = chains.make_chain(directory, "legacy", 2)
     single = chains.make_chain(directory, "single", 1)
     throttled = [
-        {"driver": "qcow2", "node-name": "n", "file": {"driver": "file", "node-name": "nf", "filename": single[0]}},
+        {"driver": "qcow2", "node-name": "n",
+         "file": {"driver": "file", "node-name": "nf", "filename": single[0]}},
         {"driver": "throttle", "node-name": "t", "throttle-group": "g", "file": "n"}]
-    disks = [named[-1], {"path": legacy[-1], "drive": True}, {"path": single[0], "blockdevs": throttled, "node": "t"}]
+    disks = [named[-1], {"path": legacy[-1], "drive": True},
+             {"path": single[0], "blockdevs": throttled, "node": "t"}]
     qemu = Qemu(f"{directory}/vm", disks, extra=["-object", "throttle-group,id=g"]).start()
     try:
         qemu.execute("block-dirty-bitmap-add", node="vol0", name="checkpoint", persistent=True)
@@ -73,8 +76,9 @@ def needed(schema, names):
 ASKED_SCHEMA = [
     {"name": "c", "meta-type": "command", "arg-type": "1", "ret-type": "1", "features": ["f"]},
     {"name": "c", "meta-type": "event", "arg-type": "1"},
-    {"name": "1", "meta-type": "object", "members": [{"name": "a", "type": "2"}, {"name": "d", "type": "4", "default": None}],
-     "tag": "a", "variants": [{"case": "v", "type": "3"}]},
+    {"name": "1", "meta-type": "object",
+     "members": [{"name": "a", "type": "2"}, {"name": "d", "type": "4", "default": None}], "tag": "a",
+     "variants": [{"case": "v", "type": "3"}]},
     {"name": "2", "meta-type": "enum", "values": ["v"], "members": [{"name": "v"}]},
     {"name": "3", "meta-type": "object", "members": [{"name": "b", "type": "1"}]},
     {"name": "4", "meta-type": "array", "element-type": "3"},
@@ -83,10 +87,12 @@ ASKED_SCHEMA = [
 
 STREAMS = {
     "stream": [
-        '{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}',
+        '{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, '
+        '"capabilities": ["oob"]}}',
         '{"return": {}, "id": 1}',
         '{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}',
-        '{"timestamp": {"seconds": 1, "microseconds": 3}, "event": "JOB_STATUS_CHANGE", "data": {"status": "ready", "id": "j"}}',
+        '{"timestamp": {"seconds": 1, "microseconds": 3}, "event": "JOB_STATUS_CHANGE", '
+        '"data": {"status": "ready", "id": "j"}}',
         '{"error": {"class": "GenericError", "desc": "no"}, "id": 2}'],
     "stream-nonsense": ['[]', '{"return": 1}', '{"event": 3}', '{"error": "x", "id": "y"}', '', '\x00'],
 }
@@ -98,7 +104,8 @@ AGENT = {
     "late": b'{"return": 3}\n\xff{"return": 7}\n',
     "refused": b'{"error": {"class": "GenericError", "desc": "failed to freeze /: no"}}\n',
     "both": b'{"return": 1, "error": {}}\n',
-    "junk": b'\x00\x01\xff\xff{"return"\n\xff{"return": 7}\n{"return": {"version": "7.2", "supported_commands": []}}\n',
+    "junk": b'\x00\x01\xff\xff{"return"\n\xff{"return": 7}\n'
+            b'{"return": {"version": "7.2", "supported_commands": []}}\n',
     "overlong": b'{"return": "' + b'x' * 80 + b'"}\n{"return": 1}\n',
 }
 
@@ -115,7 +122,8 @@ def keep(directory, inputs):
 def main():
     directory = tempfile.mkdtemp(prefix="vc-")
     try:
-        inputs = {name: data.replace(directory.encode(), b"/pool") for name, data in record(directory).items()}
+        recorded = record(directory)
+        inputs = {name: data.replace(directory.encode(), b"/pool") for name, data in recorded.items()}
     finally:
         shutil.rmtree(directory)
     for name, lines in STREAMS.items():

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Feeds what a QEMU could send to all that reads it: the stream of a monitor, the answers that the block graph and the
-// schema are made of, and a command line. The first byte of an input says which. It may be refused with an Error and
-// with nothing else, and it must not matter in what pieces a stream comes.
+// Feeds what a QEMU could send to all that reads it: the stream of a monitor, the answers that the block
+// graph and the schema are made of, and a command line. The first byte of an input says which. It may be
+// refused with an Error and with nothing else, and it must not matter in what pieces a stream comes.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -12,7 +12,7 @@
 #   CACHE/debs/            the packages; once they are there nothing is downloaded
 #
 # Nothing is done where the guest is there and its sources are unchanged. Any number may be called at once:
-# one builds, the others wait for it. Needs the packages of scripts/install-packages test, and no root.
+# one builds, the others wait for it. Needs the packages of scripts/install-packages demo, and no root.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

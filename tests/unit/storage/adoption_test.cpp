@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// From what QEMU says of its disks to records: with answers that a real one gave (recordings/record.py), and with live
-// disks written down here where it is about one rule.
+// From what QEMU says of its disks to records: with answers that a real one gave (recordings/record.py), and
+// with live disks written down here where it is about one rule.
 #include "storage/adoption.h"
 
 #include "base/file.h"
@@ -13,7 +13,7 @@
 namespace volchain::storage {
 namespace {
 
-// --- recorded block graphs -----------------------------------------------------------------------------------
+// --- recorded block graphs ------------------------------------------------------------------------------
 
 Json recording(const std::string& name) {
     return parse_json(read_file(std::string(recordings_directory) + "/" + name + ".json", mib), name,
@@ -195,7 +195,7 @@ TEST_F(AdoptionTest, ChangesNothingTheSecondTime) {
         << "the disk is known by its file; its target is what it is now";
 }
 
-// --- rules ---------------------------------------------------------------------------------------------------
+// --- rules ----------------------------------------------------------------------------------------------
 
 /// A disk of those qcow2 files, active layer first.
 LiveDisk live(const std::string& target, const std::vector<std::string>& paths) {

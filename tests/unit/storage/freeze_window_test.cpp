@@ -19,7 +19,8 @@ constexpr const char* freeze = "guest-fsfreeze-freeze";
 constexpr const char* thaw = "guest-fsfreeze-thaw";
 constexpr const char* refusal = R"({"error": {"class": "GenericError", "desc": "a hook said no"}})";
 
-/// The guest's end of the agent's port. It answers as an agent with 3 file systems, and otherwise as it is told.
+/// The guest's end of the agent's port. It answers as an agent with 3 file systems, and otherwise as it is
+/// told.
 class FakeAgent {
   public:
     FakeAgent(const async::Executor& executor, const std::string& path)
@@ -181,7 +182,7 @@ TEST(FreezeWindow, DoesWithoutTheNameOfTheSystem) {
     run_test(old_agent);
 }
 
-// --- guests that are not frozen ------------------------------------------------------------------------------
+// --- guests that are not frozen -------------------------------------------------------------------------
 
 Task<> without_agent(Guest& guest) {
     const auto window = guest.window();
@@ -274,7 +275,7 @@ TEST(FreezeWindow, ThawsAfterAFreezeThatWasNotAnswered) {
     run_test(hangs);
 }
 
-// --- guests that thaw otherwise than they are told -----------------------------------------------------------
+// --- guests that thaw otherwise than they are told ------------------------------------------------------
 
 Task<> thawed_by_itself(Guest& guest) {
     guest.agent.answer(thaw, R"({"return": 0})");
@@ -405,7 +406,7 @@ TEST(FreezeWindow, IsClosedByItsLimit) {
     run_test(limited, settings);
 }
 
-// --- ends ----------------------------------------------------------------------------------------------------
+// --- ends -----------------------------------------------------------------------------------------------
 
 Task<> qemu_dies(Guest& guest) {
     {

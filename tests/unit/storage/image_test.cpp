@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What is refused of a foreign image, by our own reader alone: no program of QEMU opens one here but to make it.
+// What is refused of a foreign image, by our own reader alone: no program of QEMU opens one here but to make
+// it.
 #include "storage/image.h"
 
 #include <sys/stat.h>
@@ -273,7 +274,7 @@ TEST_F(ImageTest, RefusesLinksAndWhatIsNoFile) {
     refuses(ErrorCode::not_found, {"none"}, "none");
 }
 
-// --- images of ours ----------------------------------------------------------------------------------------
+// --- images of ours -------------------------------------------------------------------------------------
 
 TEST_F(ImageTest, ShowsDamageAsAState) {
     EXPECT_EQ(word(inspect_image(pool(), "none", VolumeFormat::qcow2).state), "missing");

@@ -166,7 +166,7 @@ TEST_F(ManifestTest, SaysThatThePoolIsGone) {
     expect_error(ErrorCode::not_found, {sample_.pool.path}, [&] { (void)written(); });
 }
 
-// --- when the engine writes it -------------------------------------------------------------------------------
+// --- when the engine writes it --------------------------------------------------------------------------
 
 /// Waits until `pool` has a manifest of the VM that says that name.
 Task<> until_written(TestEngine& test, std::string pool, Uuid vm, std::string name) {

@@ -139,7 +139,7 @@ TEST_F(OverlayFileTest, WorksAsAnOverlay) {
     run_well({"qemu-io", "-f", "qcow2", "-c", "read -P 7 0 1M", path("parent.qcow2")});
 }
 
-// --- access ------------------------------------------------------------------------------------------------
+// --- access ---------------------------------------------------------------------------------------------
 
 TEST_F(OverlayFileTest, IsNobodysButItsOwnersWhateverTheUmask) {
     qcow2::create(path("parent.qcow2"), "1M");
@@ -170,7 +170,8 @@ TEST_F(OverlayFileTest, BelongsToWhomTheParentBelongsTo) {
     EXPECT_EQ(status.st_gid, 23456u);
 }
 
-/// A POSIX ACL of version 2 (linux/posix_acl_xattr.h): the owner, user 1234 (read and write), group, mask, others.
+/// A POSIX ACL of version 2 (linux/posix_acl_xattr.h): the owner, user 1234 (read and write), group, mask,
+/// others.
 std::string acl_for_one_user() {
     struct Entry {
         std::uint16_t tag, permissions;
@@ -199,7 +200,7 @@ TEST_F(OverlayFileTest, MayBeOpenedByWhomTheParentMay) {
               status_of(path("parent.qcow2")).st_mode & 07777);
 }
 
-// --- failures ----------------------------------------------------------------------------------------------
+// --- failures -------------------------------------------------------------------------------------------
 
 TEST_F(OverlayFileTest, TakesNoPlaceThatIsTaken) {
     qcow2::create(path("parent.qcow2"), "1M");
@@ -273,7 +274,7 @@ TEST_F(OverlayFileTest, SaysThatADirectoryIsReadOnly) {
     EXPECT_FALSE(fs::exists(inner + "/overlay.qcow2"));
 }
 
-// --- taking it away ----------------------------------------------------------------------------------------
+// --- taking it away -------------------------------------------------------------------------------------
 
 TEST_F(OverlayFileTest, IsRemovedAlsoWhereItNeverWas) {
     qcow2::create(path("parent.qcow2"), "1M");

@@ -21,7 +21,7 @@ Task<> expect_failure(Task<> operation, ErrorCode code, std::string part) {
     EXPECT_THAT(error.what(), HasSubstr(part));
 }
 
-// --- records -----------------------------------------------------------------------------------------------
+// --- records --------------------------------------------------------------------------------------------
 
 void TestCatalog::commit(Changes changes, Durability durability) {
     async::run(catalog_->commit(std::move(changes), durability));
@@ -108,7 +108,7 @@ VolumeFacts facts_over(const std::string& backing) {
     return facts;
 }
 
-// --- failures ----------------------------------------------------------------------------------------------
+// --- failures -------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -130,7 +130,7 @@ FileSizeLimit::~FileSizeLimit() {
     limit_files(RLIM_INFINITY);
 }
 
-// --- engines -----------------------------------------------------------------------------------------------
+// --- engines --------------------------------------------------------------------------------------------
 
 Settings quick_settings() {
     Settings settings;

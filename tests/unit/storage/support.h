@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What the tests of lib/storage share: records that belong together, a catalog and an engine on a database of their
-// own, and the errors that calls throw. Images and programs of QEMU come from the tests of qcow2, QEMUs and fake peers
-// from those of qmp.
+// What the tests of lib/storage share: records that belong together, a catalog and an engine on a database of
+// their own, and the errors that calls throw. Images and programs of QEMU come from the tests of qcow2, QEMUs
+// and fake peers from those of qmp.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -65,8 +65,8 @@ class TestCatalog {
     std::unique_ptr<Catalog> catalog_;
 };
 
-/// Records of every kind that refer to each other: a pool, a VM with a disk of two volumes, a snapshot of it that left
-/// another disk out, a job. Every member has a value that is not its default.
+/// Records of every kind that refer to each other: a pool, a VM with a disk of two volumes, a snapshot of it
+/// that left another disk out, a job. Every member has a value that is not its default.
 struct Sample {
     explicit Sample(const std::string& pool_path = "/pool");
 
@@ -102,7 +102,8 @@ class FileSizeLimit {
 [[nodiscard]] Settings quick_settings();
 
 /// An engine with a state directory of its own, for tests that are coroutines:
-///     TestEngine test(co_await asio::this_coro::executor); co_await test->start(); ... co_await test->stop();
+///     TestEngine test(co_await asio::this_coro::executor);
+///     co_await test->start(); ... co_await test->stop();
 class TestEngine {
   public:
     explicit TestEngine(async::Executor executor, Settings settings = quick_settings());

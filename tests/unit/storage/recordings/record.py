@@ -2,26 +2,29 @@
 # SPDX-License-Identifier: MIT
 """Records what a real QEMU answers about its disks: tests/unit/storage/recordings/*.json.
 
-Each file is what read_live_disks() asks for: {"command": answer}, and {"qom-get": {"path property": answer}}. The
-directory of the images is renamed to /pool. The unit tests answer with it, so that how records are made of a block graph
-is held against QEMU's words without a QEMU, and against those of other versions once they are recorded.
+Each file is what read_live_disks() asks for: {"command": answer}, and {"qom-get": {"path property": answer}}.
+The directory of the images is renamed to /pool. The unit tests answer with it, so that how records are made
+of a block graph is held against QEMU's words without a QEMU, and against those of other versions once they
+are recorded.
 
-  blockdev   root: base.raw <- root.1 <- root.2, spelled out node by node, the base without a format node; data.1 beneath a
-             throttle filter; twin-a and twin-b over one base; formats and places that are not for volchain: vmdk, nbd;
-             a read-only disk, a CD
+  blockdev   root: base.raw <- root.1 <- root.2, spelled out node by node, the base without a format node;
+             data.1 beneath a throttle filter; twin-a and twin-b over one base; formats and places that are
+             not for volchain: vmdk, nbd; a read-only disk, a CD
   drive      legacy -drive with names that QEMU made up: root.2 with its chain, plain.raw, an empty CD drive
 """
+import contextlib
 import json
 import os
 import pathlib
 import shutil
-import socket
+import signal
 import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2]))
 from harness import images  # noqa: E402
+from harness.channels import CommandError  # noqa: E402
 from harness.qemu import Qemu  # noqa: E402
 
 
@@ -30,7 +33,8 @@ def file_node(name, path, **options):
 
 
 def qcow2_node(name, path, backing=None, **options):
-    return {"driver": "qcow2", "node-name": name, "file": file_node(name + "-file", path), "backing": backing, **options}
+    return {"driver": "qcow2", "node-name": name, "file": file_node(name + "-file", path),
+            "backing": backing, **options}
 
 
 def make_images(directory):
@@ -66,12 +70,14 @@ def blockdev(directory, export):
     read_only = [qcow2_node("ro", at("read-only.qcow2"), **below)]
     disks = [disk("root", root), disk("data", data, **{"share-rw": True}), disk("twina", twins[0]),
              disk("twinb", twins[1]), disk("vmdk", vmdk), disk("nbd", nbd), disk("ro", read_only)]
-    cd = {"driver": "raw", "node-name": "cd", "read-only": True, "file": file_node("cd-file", at("cd.iso"), **below)}
-    return disks, ["-object", "throttle-group,id=g", "-blockdev", json.dumps(cd), "-device", "ide-cd,drive=cd,id=cd0"]
+    cd = {"driver": "raw", "node-name": "cd", **below, "file": file_node("cd-file", at("cd.iso"), **below)}
+    return disks, ["-object", "throttle-group,id=g", "-blockdev", json.dumps(cd),
+                   "-device", "ide-cd,drive=cd,id=cd0"]
 
 
 def drive(directory, _export):
-    disks = [{"path": f"{directory}/root.2.qcow2", "drive": True, "options": ",cache=none,discard=unmap,detect-zeroes=unmap"},
+    disks = [{"path": f"{directory}/root.2.qcow2", "drive": True,
+              "options": ",cache=none,discard=unmap,detect-zeroes=unmap"},
              {"path": f"{directory}/plain.raw", "drive": True, "fmt": "raw", "serial": ""}]
     return disks, ["-drive", "if=none,id=cd,media=cdrom", "-device", "ide-cd,drive=cd"]
 
@@ -99,28 +105,22 @@ def record(qemu):
         path = path if path.startswith("/") else f"/machine/peripheral/{path}"
         for device in (path, path.removesuffix("/virtio-backend")):
             for name in ("serial", "share-rw"):
-                try:
-                    answers["qom-get"][f"{device} {name}"] = qemu.execute("qom-get", path=device, property=name)
-                except Exception:  # it has none of that name, which is how it was
-                    continue
+                with contextlib.suppress(CommandError):  # it has none of that name
+                    value = qemu.execute("qom-get", path=device, property=name)
+                    answers["qom-get"][f"{device} {name}"] = value
     return answers
 
 
 def main():
     directory = tempfile.mkdtemp(prefix="vc-")
+    export, pid = f"{directory}/nbd.sock", f"{directory}/nbd.pid"
     try:
         make_images(directory)
-        export = f"{directory}/nbd.sock"
-        # An NBD server is not needed to have a node: one that never answers in time would be. A real one, then.
-        server = images.subprocess.Popen(["qemu-nbd", "-k", export, "-f", "raw", "-t", f"{directory}/plain.raw", "--shared=2"])
-        while True:
-            with socket.socket(socket.AF_UNIX) as probe:
-                if os.path.exists(export) and probe.connect_ex(export) == 0:
-                    break
+        images.run("qemu-nbd", "--fork", "--pid-file", pid, "-k", export, "-f", "raw", "-t",
+                   f"{directory}/plain.raw")
         for make in (blockdev, drive):
-            if make is drive:
-                server.terminate()
-                server.wait(20)
+            if make is drive:  # which has the same image
+                os.kill(int(pathlib.Path(pid).read_text()), signal.SIGTERM)
             disks, extra = make(directory, export)
             qemu = Qemu(f"{directory}/vm-{make.__name__}", disks, extra=extra).start()
             try:
