@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// The command line, read by the rows of the verb table. Common options may stand anywhere, those of a verb after it;
-// "--" ends them. Names of objects are chosen by users, so after the verb no word is taken for a noun or verb any more
-// (which is why this is no CLI11 application with subcommands: there, a VM called "pool" would be one).
+// The command line, read by the rows of the verb table. Common options may stand anywhere, those of a verb
+// after it; "--" ends them. Names of objects are chosen by users, so after the verb no word is taken for a
+// noun or verb any more (which is why this is no CLI11 application with subcommands: there, a VM called
+// "pool" would be one).
 #pragma once
 
 #include <cstddef>
@@ -31,7 +32,8 @@ struct Settings {
     bool version = false;
 };
 
-/// What was given to a verb, checked against its row. To ask for an option that the row does not declare is an error.
+/// What was given to a verb, checked against its row. To ask for an option that the row does not declare is
+/// an error.
 class Arguments {
   public:
     explicit Arguments(const Verb& verb) : verb_(&verb) {}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Cell: one value that knows its type, so that tables, sheets and JSON all come from it: a size is "64M" for people and
-// 67108864 in JSON, a time local for people and microseconds in JSON, an object its name for people, its id and name
-// in JSON.
+// Cell: one value that knows its type, so that tables, sheets and JSON all come from it: a size is "64M" for
+// people and 67108864 in JSON, a time local for people and microseconds in JSON, an object its name for
+// people, its id and name in JSON.
 #pragma once
 
 #include <cstdint>

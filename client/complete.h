@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
-// Completion of a command line, computed from the verb table. What can be said without asking anybody is said here; the
-// names of objects are asked for by the hidden verb `complete` (host.cpp), which the shells' few lines call.
+// Completion of a command line, computed from the verb table. What can be said without asking anybody is said
+// here; the names of objects are asked for by the hidden verb `complete` (host.cpp), which the shells' few
+// lines call.
 //
-// The words of usages and option values say what they stand for: POOL, DISK, VOLUME, VM, SNAPSHOT and JOB are objects;
-// FILE, DIRECTORY and SOCKET are left to the shell; "a|b" are words; anything else (NAME, SIZE) is the user's own.
+// The words of usages and option values say what they stand for: POOL, DISK, VOLUME, VM, SNAPSHOT and JOB are
+// objects; FILE, DIRECTORY and SOCKET are left to the shell; "a|b" are words; anything else (NAME, SIZE) is
+// the user's own.
 #pragma once
 
 #include <string>

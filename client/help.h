@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What --help prints, made from the verb table; with --json the table itself, for programs (the check of the manual
-// page is one).
+// What --help prints, made from the verb table; with --json the table itself, for programs (the check of the
+// manual page is one).
 #pragma once
 
 #include <string>

@@ -56,8 +56,8 @@ class Watch {
     void end() { progress_.clear(); }
 
   private:
-    /// What changed is kept apart from the first look: a change that was told after the answer to that may have been
-    /// handled before it, and one that was told before is told again or the last one.
+    /// What changed is kept apart from the first look: a change that was told after the answer to that may
+    /// have been handled before it, and one that was told before is told again or the last one.
     void show() {
         for (const auto& [name, value] : changes_) job_.properties.insert_or_assign(name, value);
         progress_.show(status_of(job_));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What a verb does with the job that a method has given it: waits for its end, shows how it goes, prints the result; or,
-// with --no-wait, prints its id. The wait is Job.Wait, without a time-out; progress comes as PropertiesChanged. ^C ends
-// the wait, not the job.
+// What a verb does with the job that a method has given it: waits for its end, shows how it goes, prints the
+// result; or, with --no-wait, prints its id. The wait is Job.Wait, without a time-out; progress comes as
+// PropertiesChanged. ^C ends the wait, not the job.
 #pragma once
 
 #include <string>
@@ -14,8 +14,8 @@ namespace volchain::client {
 /// ^C: all has been said; the program ends as SIGINT ends one.
 struct Interrupted {};
 
-/// `made`: the entry of the result that -q prints the id of ("snapshot"); empty for none. Throws what the job failed
-/// with; Interrupted at ^C.
+/// `made`: the entry of the result that -q prints the id of ("snapshot"); empty for none. Throws what the job
+/// failed with; Interrupted at ^C.
 async::Task<> finish_job(Session& session, bus::ObjectPath job, std::string made = "");
 
 /// The same, whatever --no-wait says, and of the result nothing with -q.

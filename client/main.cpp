@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// volchainctl: reads its command line by the verb table and runs one verb. Exit status 0 where it is done, 1 where it
-// failed, 2 for a wrong command line; at ^C while it waits for a job it ends as SIGINT ends a program.
+// volchainctl: reads its command line by the verb table and runs one verb. Exit status 0 where it is done, 1
+// where it failed, 2 for a wrong command line; at ^C while it waits for a job it ends as SIGINT ends a
+// program.
 
 #include <clocale>
 #include <csignal>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// monitor: prints what comes, goes and changes at the daemon, until ^C: a line each, with --json one JSON object each. It
-// goes on while the daemon restarts.
+// monitor: prints what comes, goes and changes at the daemon, until ^C: a line each, with --json one JSON
+// object each. It goes on while the daemon restarts.
 #pragma once
 
 #include "client/session.h"

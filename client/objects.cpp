@@ -34,7 +34,7 @@ std::string interface_of(std::string_view kind) {
     return std::string(interface_prefix) + name;
 }
 
-// --- one object ------------------------------------------------------------------------------------------------------
+// --- one object ----------------------------------------------------------------------------------
 
 std::string Object::text(const std::string& property) const {
     return value<std::string>(property);
@@ -56,7 +56,7 @@ std::string Object::name() const {
     return text(kind == "volume" ? "Path" : "Name");
 }
 
-// --- all -------------------------------------------------------------------------------------------------------------
+// --- all -----------------------------------------------------------------------------------------
 
 Objects::Objects(const Managed& managed) {
     for (const auto& [path, interfaces] : managed) add(path, interfaces);

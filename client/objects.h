@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Objects: all that the daemon shows at one moment (one GetManagedObjects), by which lists, sheets and trees are drawn.
-// Values of their own; nothing in them changes when the daemon's do. A property that is missing or of another type,
-// because the daemon is of another version, is empty.
+// Objects: all that the daemon shows at one moment (one GetManagedObjects), by which lists, sheets and trees
+// are drawn. Values of their own; nothing in them changes when the daemon's do. A property that is missing or
+// of another type, because the daemon is of another version, is empty.
 #pragma once
 
 #include <map>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Output: where all that volchainctl says goes. Results go to stdout, as text (through a pager on a terminal where they
-// do not fit) or JSON; progress and notes to stderr, where -q keeps them away. It looks at the surroundings once.
+// Output: where all that volchainctl says goes. Results go to stdout, as text (through a pager on a terminal
+// where they do not fit) or JSON; progress and notes to stderr, where -q keeps them away. It looks at the
+// surroundings once.
 #pragma once
 
 #include <cstddef>

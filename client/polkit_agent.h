@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// PolkitAgent: pkttyagent(1), which asks for a password on the terminal when polkit wants one and no desktop does it.
-// Needed over ssh and on consoles. It runs as long as this lives.
+// PolkitAgent: pkttyagent(1), which asks for a password on the terminal when polkit wants one and no desktop
+// does it. Needed over ssh and on consoles. It runs as long as this lives.
 #pragma once
 
 #include <sys/types.h>
@@ -12,8 +12,8 @@ namespace volchain::client {
 
 class PolkitAgent {
   public:
-    /// None for root, without a terminal to ask on, and where pkttyagent is not there or does not start. Returns when the
-    /// agent is known to polkit, which blocks for a moment, a few seconds at most.
+    /// None for root, without a terminal to ask on, and where pkttyagent is not there or does not start.
+    /// Returns when the agent is known to polkit, which blocks for a moment, a few seconds at most.
     [[nodiscard]] static std::unique_ptr<PolkitAgent> start();
 
     PolkitAgent(const PolkitAgent&) = delete;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Progress: shows on stderr how a job goes: on a terminal one line that is drawn anew, else a line for each step. With -q
-// nothing.
+// Progress: shows on stderr how a job goes: on a terminal one line that is drawn anew, else a line for each
+// step. With -q nothing.
 #pragma once
 
 #include <chrono>

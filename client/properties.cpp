@@ -12,7 +12,8 @@ namespace {
 
 using Container = bus::Variant::Container;
 
-/// Names for the fields of the structs in a property, which D-Bus does not name; chosen so that they say the type.
+/// Names for the fields of the structs in a property, which D-Bus does not name; chosen so that they say the
+/// type.
 const std::vector<std::string>& field_names(const std::string& property) {
     static const std::map<std::string, std::vector<std::string>> all{
         {"Bitmaps", {"Name", "GranularityBytes", "Flags"}},

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// From D-Bus to cells: what a property is (a size, a time, an object ...) follows from its type and the end of its name,
-// so that a new property of the daemon is shown rightly without a line here. Lists and sheets of objects are made from
-// names of properties.
+// From D-Bus to cells: what a property is (a size, a time, an object ...) follows from its type and the end
+// of its name, so that a new property of the daemon is shown rightly without a line here. Lists and sheets of
+// objects are made from names of properties.
 #pragma once
 
 #include <functional>
@@ -18,8 +18,8 @@ namespace volchain::client {
 /// What an object is called, for references to it.
 using NameOf = std::function<std::string(const bus::ObjectPath&)>;
 
-/// "...Bytes" is a size, "...Usec" a time; in results and options, whose names are of another form, "...-usec" is a
-/// duration.
+/// "...Bytes" is a size, "...Usec" a time; in results and options, whose names are of another form,
+/// "...-usec" is a duration.
 [[nodiscard]] Cell cell_of(const std::string& property, const bus::Variant& value, const NameOf& name_of);
 
 /// A column of a list: a property, or something that is computed.

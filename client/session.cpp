@@ -114,7 +114,7 @@ std::string explain(const std::exception_ptr& failure) {
     }
 }
 
-// --- options of methods ----------------------------------------------------------------------------------------------
+// --- options of methods --------------------------------------------------------------------------
 
 MethodOptions& MethodOptions::text(const std::string& name) {
     if (const auto value = arguments_.value(name)) set(name, *value);

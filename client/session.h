@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Session: one run of volchainctl: its output, its settings, and the daemon, to which it connects when the first verb
-// asks it something. It lives in main() as long as the verb runs.
+// Session: one run of volchainctl: its output, its settings, and the daemon, to which it connects when the
+// first verb asks it something. It lives in main() as long as the verb runs.
 #pragma once
 
 #include <memory>
@@ -69,7 +69,8 @@ class Session {
     std::unique_ptr<PolkitAgent> agent_;
 };
 
-/// What people are told of a failure: its text, and where the daemon or the bus is not there, what to do about it.
+/// What people are told of a failure: its text, and where the daemon or the bus is not there, what to do
+/// about it.
 [[nodiscard]] std::string explain(const std::exception_ptr& failure);
 
 /// The options of a method, from those of the command line that were given, under the same names.

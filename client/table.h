@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Table: rows of typed cells under named columns, and Sheet: one object with a line for each property. Both give text
-// for people and JSON for programs; there is no other printer in the client.
+// Table: rows of typed cells under named columns, and Sheet: one object with a line for each property. Both
+// give text for people and JSON for programs; there is no other printer in the client.
 #pragma once
 
 #include <string>
@@ -13,8 +13,8 @@
 
 namespace volchain::client {
 
-/// The words of a property or result name: "VMState" and "vm-state" are VM, state; a unit at the end ("Bytes", "Usec")
-/// is no word for people.
+/// The words of a property or result name: "VMState" and "vm-state" are VM, state; a unit at the end
+/// ("Bytes", "Usec") is no word for people.
 [[nodiscard]] std::string key_of(std::string_view property);     ///< "capacity_bytes": in JSON
 [[nodiscard]] std::string label_of(std::string_view property);   ///< "Capacity": in a sheet
 [[nodiscard]] std::string header_of(std::string_view property);  ///< "CAPACITY": above a column

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// UsageError: the command line itself is wrong (exit status 2). What the daemon refuses is an Error instead (exit
-// status 1).
+// UsageError: the command line itself is wrong (exit status 2). What the daemon refuses is an Error instead
+// (exit status 1).
 #pragma once
 
 #include <fmt/core.h>

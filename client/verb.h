@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Verb: one row of the table that volchainctl is made of. What a command line may hold, --help, shell completion and the
-// check of the manual page all come from these rows; to add a verb is to add a row, and the function that it names, to
-// the file of its noun.
+// Verb: one row of the table that volchainctl is made of. What a command line may hold, --help, shell
+// completion and the check of the manual page all come from these rows; to add a verb is to add a row, and
+// the function that it names, to the file of its noun.
 #pragma once
 
 #include <string>
@@ -18,8 +18,8 @@ class Arguments;
 
 struct Option {
     std::string_view name;  ///< "freeze-timeout", without the dashes
-    /// What it takes: nothing (""), one of some words ("auto|require|off"), or a word that says what ("DISK", "SIZE"; see
-    /// complete.h). With "..." at its end the option may be given several times.
+    /// What it takes: nothing (""), one of some words ("auto|require|off"), or a word that says what ("DISK",
+    /// "SIZE"; see complete.h). With "..." at its end the option may be given several times.
     std::string_view value;
     std::string_view help;
     char letter = 0;

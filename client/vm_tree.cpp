@@ -37,7 +37,7 @@ struct Art {
 
 }  // namespace
 
-// --- what there is ---------------------------------------------------------------------------------------------------
+// --- what there is -------------------------------------------------------------------------------
 
 VmTree::VmTree(const Objects& objects, const bus::ObjectPath& vm) : objects_(objects), vm_(objects.find(vm)) {
     if (vm_ == nullptr) throw Error(ErrorCode::not_found, "the VM {} has just gone", vm.str());
@@ -111,7 +111,7 @@ VmTree::Node VmTree::rest_node() const {
     return node;
 }
 
-// --- as text ---------------------------------------------------------------------------------------------------------
+// --- as text -------------------------------------------------------------------------------------
 
 class VmTree::Drawing {
   public:
@@ -184,7 +184,7 @@ std::string VmTree::text(const TextStyle& style) const {
     return Drawing(*this, style).draw().text(style);
 }
 
-// --- as JSON ---------------------------------------------------------------------------------------------------------
+// --- as JSON -------------------------------------------------------------------------------------
 
 OrderedJson VmTree::json() const {
     const NameOf name_of = names_in(objects_);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// VmTree: the snapshots of a VM as the tree that they are, and under each one the volumes that hold its content, disk by
-// disk; "(now)" is what the VM works on. A volume that only connects two of these (a layer that no snapshot names)
-// stands below the one above it; volumes that nothing of this leads to stand at the end. The tree grows to the right
-// only where it branches.
+// VmTree: the snapshots of a VM as the tree that they are, and under each one the volumes that hold its
+// content, disk by disk; "(now)" is what the VM works on. A volume that only connects two of these (a layer
+// that no snapshot names) stands below the one above it; volumes that nothing of this leads to stand at the
+// end. The tree grows to the right only where it branches.
 #pragma once
 
 #include <set>

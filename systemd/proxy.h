@@ -22,7 +22,8 @@ namespace detail {
 
 template <typename Result>
 async::Task<Result> read_answer(async::Task<Message> answer) {
-    const Message reply = co_await std::move(answer);
+    // In a template clang-tidy takes the parts of a co_await for several uses.
+    const Message reply = co_await std::move(answer);  // NOLINT(bugprone-use-after-move)
     if constexpr (is_argument_list<Result>)
         co_return read_body<Result>(reply);
     else if constexpr (!std::is_void_v<Result>)

@@ -11,6 +11,7 @@ import subprocess
 import pytest
 from jeepney import HeaderFields
 
+from harness import interfaces
 from harness.ctl import PROGRAM, Ctl, Terminal
 from harness.fake_daemon import FakeDaemon
 
@@ -200,3 +201,14 @@ def test_a_user_on_a_terminal_where_there_is_no_polkit(real, directory):
         status, text = terminal.rest()
     assert status == 1 and text.startswith("volchainctl: not authorized for org.volchain1.manage-pools"), text
     assert text.count("\n") == 1
+
+
+def test_every_method_is_called_by_the_client():
+    """volchainctl can do all that the interface can."""
+    source = ""
+    for path in glob.glob(os.path.join(os.path.dirname(__file__), "../../client/*.cpp")):
+        with open(path) as f:
+            source += f.read()
+    for interface in interfaces.declared().values():
+        for member in (*interface.methods, *interface.signals):
+            assert f'"{member}"' in source, f"no verb is made with {interface.name}.{member}"
