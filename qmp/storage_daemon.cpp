@@ -43,7 +43,7 @@ Error started_badly(const std::exception_ptr& failure) {
     } catch (const ConnectError& error) {
         if (error.reason() == ConnectError::Reason::held_by_another_client)
             return {ErrorCode::timeout, std::string("timed out waiting for its greeting")};
-        return error;
+        return {error.code(), std::string(error.what())};
     } catch (...) {
         return to_error(failure);
     }
