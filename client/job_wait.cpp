@@ -21,7 +21,14 @@ using JobEnd = std::tuple<std::string, TextPair, bus::Dict>;
 /// Interface, values, names of properties without a value.
 using Changed = std::tuple<std::string, bus::Dict, std::vector<std::string>>;
 
+/// Whether whoever started us wants ^C to pass us by, as shells do with what a script runs in the background.
+bool interrupt_ignored() {
+    struct sigaction present {};
+    return ::sigaction(SIGINT, nullptr, &present) == 0 && present.sa_handler == SIG_IGN;
+}
+
 async::Task<> interrupted(async::Executor executor) {
+    if (interrupt_ignored()) co_await async::sleep_until(async::no_deadline);
     async::asio::signal_set signals(executor, SIGINT);
     (void)co_await signals.async_wait(async::asio::use_awaitable);
 }

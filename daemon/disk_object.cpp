@@ -33,7 +33,7 @@ async::Task<bus::ObjectPath> DiskObject::create_overlay(bus::Call call, Uuid id,
     request.activate = options.take<bool>("activate", false);
     options.finish();
     request.owner_uid = co_await call.sender_uid();
-    const Uuid job = co_await storage::create_overlay(engine_, std::move(request));
+    const Uuid job = co_await storage::create_overlay(engine_, request);
     co_return object_path(ObjectKind::job, job);
 }
 

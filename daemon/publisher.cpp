@@ -5,7 +5,6 @@
 
 namespace volchain::daemon {
 
-using storage::ChangeKind;
 using storage::ObjectId;
 using storage::ObjectKind;
 

@@ -238,9 +238,12 @@ Process::Process(const Executor& executor, pid_t pid, UniqueFd pidfd, UniqueFd o
 
 Process::~Process() {
     if (!pidfd_.is_open()) return;  // moved from
-    if (!ended()) {
-        signal(SIGKILL);
+    if (ended()) return;
+    signal(SIGKILL);
+    try {
         reap(0);
+    } catch (const Error& error) {
+        log().error("{}", error.what());
     }
 }
 
@@ -248,14 +251,15 @@ void Process::signal(int number) noexcept {
     if (!ended()) (void)::syscall(SYS_pidfd_send_signal, pidfd_.native_handle(), number, nullptr, 0);
 }
 
-void Process::reap(int flags) noexcept {
+void Process::reap(int flags) {
     siginfo_t info{};
     int result = 0;
-    while ((result = ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd_.native_handle()),
-                              &info, WEXITED | flags)) < 0 &&
+    // Not by the pidfd: Asio has made it non-blocking, and waitid(2) does as it says.
+    while ((result = ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | flags)) < 0 &&
            errno == EINTR) {
     }
-    if (result < 0 || info.si_pid == 0) return;
+    if (result < 0) throw system_error(errno, fmt::format("cannot wait for process {}", pid_));
+    if (info.si_pid == 0) return;
     if (info.si_code == CLD_EXITED)
         status_ = ExitStatus{info.si_status, 0};
     else
@@ -263,13 +267,14 @@ void Process::reap(int flags) noexcept {
 }
 
 Task<ExitStatus> Process::wait(Deadline deadline) {
-    reap(WNOHANG);
-    if (!ended()) {
+    if (!ended()) reap(WNOHANG);
+    // In a loop: Asio may say "readable" of what is not, where the descriptor before it in its place was.
+    while (!ended()) {
         auto readable = pidfd_.async_wait(asio::posix::stream_descriptor::wait_read, asio::use_awaitable);
         co_await with_deadline(std::move(readable), deadline, fmt::format("the end of process {}", pid_));
         reap(WNOHANG);
     }
-    co_return status_.value();
+    co_return *status_;
 }
 
 namespace {

@@ -33,7 +33,8 @@ async::Task<> set_snapshot_metadata(Engine& engine, Uuid id, std::optional<std::
         snapshot.description = *std::move(description);
     }
     Changes changes;
-    changes.put(ManifestStale{snapshot.vm, true}).put(std::move(snapshot));
+    changes.put(ManifestStale{snapshot.vm, true});
+    changes.put(std::move(snapshot));
     co_await engine.catalog().commit(std::move(changes), Durability::power);
     engine.write_manifests();
 }

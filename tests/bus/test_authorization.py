@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Who may call what: every method against the table in daemon/authorization.cpp, with a polkit that notes what it is asked,
-with none, and with polkitd itself and the project's policy and rules."""
+"""Who may call what: every method against the table in daemon/authorization.cpp, with a polkit that notes
+what it is asked, with none, and with polkitd itself and the project's policy and rules."""
 import os
 import re
 import shutil
@@ -76,7 +76,8 @@ def attempt(world, client, key, arguments=None, **options):
     interface, member = key.split(".")
     arguments = CALLS[key][0](world) if arguments is None else arguments
     try:
-        result = client.call(world.target(key), interface, member, METHODS[key].signature or None, *arguments, **options)
+        result = client.call(world.target(key), interface, member, METHODS[key].signature or None, *arguments,
+                             **options)
     except DBusError as error:
         return error.name
     if isinstance(result, str) and result.startswith(f"{ROOT}/job/"):
@@ -84,7 +85,7 @@ def attempt(world, client, key, arguments=None, **options):
     return None
 
 
-# --- the table ---------------------------------------------------------------------------------------------------------
+# --- the table ----------------------------------------------------------------------------------------------
 
 def test_table_is_complete():
     assert set(TABLE) == set(METHODS)
@@ -99,7 +100,8 @@ def test_actions_are_those_of_the_policy():
         if action.get("id") == f"{NAME}.look":
             assert set(defaults.values()) == {"yes"}
         else:
-            assert defaults == {"allow_any": "auth_admin", "allow_inactive": "auth_admin", "allow_active": "auth_admin_keep"}
+            assert defaults == {"allow_any": "auth_admin", "allow_inactive": "auth_admin",
+                                "allow_active": "auth_admin_keep"}
 
 
 @pytest.mark.parametrize("key", sorted(METHODS))
@@ -107,7 +109,7 @@ def test_interface_names_the_action(key):
     assert re.search(rf"\b{re.escape(TABLE[key])}\b", METHODS[key].doc)
 
 
-# --- a polkit that notes what it is asked ------------------------------------------------------------------------------
+# --- a polkit that notes what it is asked -------------------------------------------------------------------
 
 @pytest.mark.parametrize("key", sorted(METHODS))
 def test_each_method_asks_for_its_action(world, plain, key):
@@ -136,7 +138,8 @@ def test_denied_before_anything_is_looked_at(world, plain, key):
     """Who may not call is not told whether the call would have been right."""
     world.polkit.answers = {}
     bad = CALLS[key][0](world)[:-1] + [{"no-such-option": ("b", True)}]
-    assert attempt(world, plain, key, [("\x01" if isinstance(a, str) and a[:1] != "/" else a) for a in bad]) == DENIED
+    bad = ["\x01" if isinstance(a, str) and a[:1] != "/" else a for a in bad]
+    assert attempt(world, plain, key, bad) == DENIED
 
 
 def test_everything_can_be_read(world, plain):
@@ -146,8 +149,9 @@ def test_everything_can_be_read(world, plain):
     assert everything.keys() == world.client.objects().keys()
     for kind in KINDS:
         path = world.one[kind]
-        assert plain.get_all(path, interfaces.name_of(kind)).keys() == everything[path][interfaces.name_of(kind)].keys()
-        assert plain.get(path, interfaces.name_of(kind), "Id")
+        name = interfaces.name_of(kind)
+        assert plain.get_all(path, name).keys() == everything[path][name].keys()
+        assert plain.get(path, name, "Id")
         assert interfaces.parse(plain.introspect(path))
     assert world.polkit.asked() == []
 
@@ -159,7 +163,8 @@ def test_configuration_is_in_no_property(world, plain):
     world.client.finish(world.client.create_snapshot(world.down, "with-secret"))
     assert "hunter2" not in repr(plain.objects())
     world.polkit.answers = {f"{NAME}.look": "yes"}
-    assert attempt(world, plain, "VM.GetConfig") == DENIED and attempt(world, plain, "Snapshot.GetConfig") == DENIED
+    for key in "VM.GetConfig", "Snapshot.GetConfig":
+        assert attempt(world, plain, key) == DENIED
 
 
 def test_root_is_not_asked_for(world):
@@ -200,10 +205,11 @@ def test_yes_is_enough(world, plain):
         assert error == (f"{NAME}.Error.{expected}" if expected else None), key
         assert world.polkit.asked()[0].action == TABLE[key]
     jobs = [j for j in world.client.of_kind("job").values() if j["OwnerUid"] == PLAIN]
-    assert {j["Kind"] for j in jobs} >= {"create-disk", "import-disk", "refresh-pool", "create-snapshot", "attach-disk"}
+    assert {j["Kind"] for j in jobs} >= {"create-disk", "import-disk", "refresh-pool", "create-snapshot",
+                                         "attach-disk"}
 
 
-# --- no polkit ---------------------------------------------------------------------------------------------------------
+# --- no polkit ----------------------------------------------------------------------------------------------
 
 def test_without_polkit_only_root_may(world_without_polkit):
     world = world_without_polkit
@@ -222,7 +228,7 @@ def test_without_polkit_only_root_may(world_without_polkit):
         assert error == (f"{NAME}.Error.{expected}" if expected else None), key
 
 
-# --- polkitd, with what is installed -----------------------------------------------------------------------------------
+# --- polkitd, with what is installed ------------------------------------------------------------------------
 
 def test_shipped_policy(world_with_polkitd):
     world = world_with_polkitd

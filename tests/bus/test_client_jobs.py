@@ -190,6 +190,15 @@ def test_interrupt_says_so_without_a_terminal_too(ctl, fake):
     assert quiet.communicate(timeout=30) == ("", "") and quiet.returncode == -signal.SIGINT
 
 
+def test_interrupt_that_is_to_be_ignored(ctl, fake):
+    """As of a command that a script runs in the background."""
+    process = ctl.start("job", "wait", JOB, interrupt=signal.SIG_IGN)
+    call = fake.wait_call(**RUNNING)
+    process.send_signal(signal.SIGINT)
+    fake.end(call)
+    assert process.communicate(timeout=30) == ("", "create-disk: format\n") and process.returncode == 0
+
+
 def test_errors_are_the_daemons_words(ctl, fake):
     process = ctl.start("job", "wait", JOB, "--json=pretty")
     call = fake.wait_call(**RUNNING)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the running daemon answers to Introspect is what daemon/interfaces declares and explains, member by member."""
+"""What the running daemon answers to Introspect is what daemon/interfaces declares and explains."""
 import glob
 import os
 import re
@@ -43,9 +43,10 @@ def test_every_member_is_explained(name):
     assert declared.doc.startswith(name + ":"), f"{name} has no comment"
     for group in declared.methods, declared.signals, declared.properties:
         for member in group.values():
-            assert re.match(rf"{member.name}: \S", member.doc), f"{name}.{member.name} has no comment, or that of another"
+            what = f"{name}.{member.name}"
+            assert re.match(rf"{member.name}: \S", member.doc), f"{what} has no comment, or that of another"
             for argument, _, _ in member.arguments:
-                assert not argument or f"@{argument}:" in member.doc, f"{name}.{member.name}: {argument} is not explained"
+                assert not argument or f"@{argument}:" in member.doc, f"{what}: {argument} is not explained"
 
 
 def test_every_object_has_the_interface_of_its_kind(world):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A host with thousands of objects: what it takes to list them, and what becomes of a list that no message can hold."""
+"""A host with thousands of objects: what it takes to list them, and a list that no message can hold."""
 import json
 import os
 import sqlite3
@@ -37,16 +37,21 @@ def fill(daemon, pool_path):
         vm, snapshots = new(), [new() for _ in range(LAYERS)]
         rows["vm"].append((vm, f"vm-{vm_number}", "", "", "", "", snapshots[-1], 1, 0))
         for number, snapshot in enumerate(snapshots):
-            rows["snapshot"].append((snapshot, vm, f"daily-{number}", "made by a schedule", snapshots[number - 1] if number else None,
-                                     1_700_000_000_000_000 + number, "running", "filesystem", "ok", "user", "", ""))
+            parent = snapshots[number - 1] if number else None
+            rows["snapshot"].append((snapshot, vm, f"daily-{number}", "made by a schedule", parent,
+                                     1_700_000_000_000_000 + number, "running", "filesystem", "ok", "user",
+                                     "", ""))
         for disk_number in range(DISKS):
             disk, volumes = new(), [new() for _ in range(LAYERS)]
-            rows["disk"].append((disk, f"vm-{vm_number}-{disk_number}", vm, f"serial{disk_number}", volumes[-1], 0, "{}"))
-            rows["volume"] += [(volume, disk, pool, f"vm-{vm_number}-{disk_number}-{volume}.qcow2", "qcow2", 0) for volume in volumes]
-            rows["snapshot_disk"] += [(snapshot, disk, volume) for snapshot, volume in zip(snapshots, volumes)]
+            name = f"vm-{vm_number}-{disk_number}"
+            rows["disk"].append((disk, name, vm, f"serial{disk_number}", volumes[-1], 0, "{}"))
+            for volume, snapshot in zip(volumes, snapshots):
+                rows["volume"].append((volume, disk, pool, f"{name}-{volume}.qcow2", "qcow2", 0))
+                rows["snapshot_disk"].append((snapshot, disk, volume))
     for _ in range(JOBS):
-        rows["job"].append((new(), "create-snapshot", "vm", rows["vm"][0][0], "succeeded", "finish", 1, int(time.time() * 1e6),
-                            0, 0, 0, None, None, json.dumps({"frozen-usec": 1234}), "{}"))
+        rows["job"].append((new(), "create-snapshot", "vm", vm, "succeeded", "finish", 1,
+                            int(time.time() * 1e6), 0, 0, 0, None, None,
+                            json.dumps({"frozen-usec": 1234}), "{}"))
     insert(database, rows)
     database.close()
 
@@ -64,8 +69,9 @@ def list_all(bus):
     """Without a parser that would take longer than the daemon: (seconds, output of busctl)."""
     started = time.monotonic()
     output = subprocess.run(
-        ["busctl", f"--address={bus.address}", "--json=short", "call", NAME, ROOT, "org.freedesktop.DBus.ObjectManager",
-         "GetManagedObjects"], capture_output=True, text=True, timeout=120)
+        ["busctl", f"--address={bus.address}", "--json=short", "call", NAME, ROOT,
+         "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"],
+        capture_output=True, text=True, timeout=120)
     assert output.returncode == 0, output.stderr
     return time.monotonic() - started, output.stdout
 
@@ -80,7 +86,8 @@ def test_thousands_of_objects(daemon, bus, directory):
         found = json.loads(text)["data"][0]
         assert len(found) == OBJECTS
         print(f"\n{OBJECTS} objects: ready after {daemon.ready_after:.2f} s, listed in {seconds:.2f} s")
-        # Under the sanitizers, and beside other tests: a limit that finds what grows with the square of the numbers.
+        # Under the sanitizers, beside other tests: a limit that finds what grows with the square of the
+        # numbers.
         assert seconds < 20
         disk = next(path for path in found if "/disk/" in path)
         started = time.monotonic()
@@ -98,11 +105,14 @@ def test_thousands_of_objects(daemon, bus, directory):
 
 
 def test_more_than_a_message_holds(daemon, bus, directory):
-    """An error for the one who asked. (The bus throws out whoever sends more than 32 MiB: that would end the daemon.)"""
+    """An error for who asked. (The bus throws out whoever sends more than 32 MiB: that would end the
+    daemon.)"""
     database = sqlite3.connect(f"{daemon.directory}/state/volchain.db")
     words = "x" * 200_000
-    insert(database, {"job": [(str(uuid.uuid4()), "create-snapshot", "vm", str(uuid.uuid4()), "failed", "finish", 1,
-                               int(time.time() * 1e6), 0, 0, 0, "QemuFailed", words, "{}", "{}") for _ in range(200)]})
+    now = int(time.time() * 1e6)
+    jobs = [(str(uuid.uuid4()), "create-snapshot", "vm", str(uuid.uuid4()), "failed", "finish", 1, now,
+             0, 0, 0, "QemuFailed", words, "{}", "{}") for _ in range(200)]
+    insert(database, {"job": jobs})
     database.close()
     daemon.start()
     client = Client(bus.address)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the daemon tells without being asked: true, complete, in order, and to everybody, whatever some do with it."""
+"""What the daemon tells without being asked: true, complete, in order, and to everybody, whatever some do."""
 import os
 import socket
 import threading
@@ -22,7 +22,8 @@ from harness.world import World, MiB
 @pytest.fixture
 def world(directory):
     """A new one for each test: with a short look at the pools, so that what happens to them is told soon."""
-    world = World(f"{directory}/w", config='[pools]\ncheck-interval = "1s"\n[qemu]\ngreeting-timeout = "1s"\n')
+    config = '[pools]\ncheck-interval = "1s"\n[qemu]\ngreeting-timeout = "1s"\n'
+    world = World(f"{directory}/w", config)
     os.mkdir(world.directory)
     try:
         yield world.start()
@@ -57,10 +58,11 @@ def changed(path, member, value):
                           and heard.body[1].get(member, (None, None))[1] == value)
 
 
-# --- a cache fed from signals --------------------------------------------------------------------------------------------
+# --- a cache fed from signals -------------------------------------------------------------------------------
 
 def test_cache_is_true_through_records(world, mirror):
-    """Pools, disks, snapshots of a VM that is down: after each change, a cache fed from signals is what GetAll says."""
+    """Pools, disks, snapshots of a VM that is down: after each change, a cache fed from signals is what
+    is."""
     def step(label, *arguments):
         result = call(world, *arguments)
         check(mirror, label)
@@ -75,7 +77,8 @@ def test_cache_is_true_through_records(world, mirror):
     step("attach", disk, "Disk.Attach", "osa{sv}", vm, "x", {})
     first = step("snapshot", vm, "VM.CreateSnapshot", "sa{sv}", "one", {})["snapshot"]
     step("second snapshot", vm, "VM.CreateSnapshot", "sa{sv}", "two", variants({"description": "said"}))
-    step("rename it", first, "Snapshot.SetMetadata", "a{sv}", variants({"name": "uno", "description": "changed"}))
+    step("rename it", first, "Snapshot.SetMetadata", "a{sv}",
+         variants({"name": "uno", "description": "changed"}))
     step("overlay", disk, "Disk.CreateOverlay", "a{sv}", {})
     base = next(p for p, v in world.client.of_kind("volume").items() if v["Disk"] == disk and v["Depth"] == 1)
     step("branch", disk, "Disk.CreateOverlay", "a{sv}", variants({"backing": Variant("o", base)}))
@@ -87,7 +90,8 @@ def test_cache_is_true_through_records(world, mirror):
                                                         "agent_socket": f"{world.directory}/no.sock"}))
     step("forget the VM", vm, "VM.Unregister", "a{sv}", variants({"forget_snapshots": True}))
     step("forget the pool", pool, "Pool.Remove")
-    assert {h.member for h in mirror.heard} == {"InterfacesAdded", "InterfacesRemoved", "PropertiesChanged", "JobFinished"}
+    assert {h.member for h in mirror.heard} == {"InterfacesAdded", "InterfacesRemoved", "PropertiesChanged",
+                                                "JobFinished"}
 
 
 def test_cache_is_true_through_the_life_of_a_vm(world, mirror):
@@ -105,9 +109,10 @@ def test_cache_is_true_through_the_life_of_a_vm(world, mirror):
     qemu.kill()
     mirror.hear_until(changed(up, "State", "crashed"))
     check(mirror, "killed")
-    active = {disk: world.client.get(disk, "Disk", "ActivePath") for disk in world.client.get(up, "VM", "Disks")}
-    targets = {world.client.get(disk, "Disk", "Target"): path for disk, path in active.items()}
-    world.qemu = Qemu(f"{world.directory}/qemu", [targets["serial0"], targets["serial1"]], running=True).start()
+    disks = {disk["Target"]: disk | {"path": path} for path, disk in world.client.of_kind("disk").items()
+             if disk["VM"] == up}
+    leaves = [disks[serial]["ActivePath"] for serial in ("serial0", "serial1")]
+    world.qemu = Qemu(f"{world.directory}/qemu", leaves, running=True).start()
     mirror.hear_until(changed(up, "State", "running"))
     check(mirror, "started again")
     world.qemu.quit()
@@ -115,8 +120,7 @@ def test_cache_is_true_through_the_life_of_a_vm(world, mirror):
     check(mirror, "shut down")
     # On another leaf than is recorded.
     world.qemu = Qemu(f"{world.directory}/qemu", [f"{world.vm_path}/up-root.qcow2"], running=True).start()
-    disk = next(d for d, path in active.items() if path == targets["serial0"])
-    mirror.hear_until(changed(disk, "State", "broken"))
+    mirror.hear_until(changed(disks["serial0"]["path"], "State", "broken"))
     check(mirror, "on another volume")
     world.qemu.quit()
     mirror.hear_until(changed(up, "State", "shutoff"))
@@ -136,7 +140,7 @@ def test_cache_is_true_when_files_vanish(world, mirror):
     call(world, world.pool, "Pool.Refresh")
     check(mirror, "it is back")
     base = world.client.get(world.client.get(disk, "Disk", "Active"), "Volume", "Backing")
-    images.run("qemu-img", "rebase", "-u", "-F", "qcow2", "-b", world.client.get(volume, "Volume", "Path") + "x", path)
+    images.run("qemu-img", "rebase", "-u", "-F", "qcow2", "-b", f"{path}.none", path)
     call(world, world.pool, "Pool.Refresh")
     assert world.client.get(base, "Volume", "Children") == []
     check(mirror, "another backing file")
@@ -166,7 +170,7 @@ def test_cache_is_true_through_failures(world, mirror):
     check(mirror, "refused")
 
 
-# --- order, and who hears it ---------------------------------------------------------------------------------------------
+# --- order, and who hears it --------------------------------------------------------------------------------
 
 def test_job_finished_once_each(world, mirror):
     """After all that it says of the job was told, and not for jobs of an earlier life of the daemon."""
@@ -177,7 +181,8 @@ def test_job_finished_once_each(world, mirror):
     check(mirror, "jobs")
     finished = [h.body[0] for h in mirror.heard if h.member == "JobFinished"]
     assert sorted(finished) == sorted(set(world.client.of_kind("job")) - before)
-    assert sorted(h.body[3] for h in mirror.heard if h.member == "JobFinished") == ["failed"] + ["succeeded"] * 3
+    states = sorted(h.body[3] for h in mirror.heard if h.member == "JobFinished")
+    assert states == ["failed"] + ["succeeded"] * 3
     assert {h.path for h in mirror.heard if h.member == "JobFinished"} == {ROOT}
 
 
@@ -212,7 +217,7 @@ def test_every_client_hears_the_same(world):
 
 
 def test_signals_outlive_restarts_of_the_daemon(world):
-    """A client that stays connected to the bus finds everything where it was, and is told only of what is new."""
+    """A client that stays on the bus finds everything where it was, and is told only of what is new."""
     before = world.objects()
     world.daemon.stop()
     world.daemon.start()
@@ -228,7 +233,7 @@ def test_signals_outlive_restarts_of_the_daemon(world):
         mirror.close()
 
 
-# --- clients that misbehave ------------------------------------------------------------------------------------------------
+# --- clients that misbehave ---------------------------------------------------------------------------------
 
 def deaf_client(world):
     """Listens to everything and asks for everything, and never reads a byte of it."""
@@ -268,7 +273,8 @@ def test_clients_that_leave_in_the_middle(world, mirror):
                             variants({"preallocation": "full"}))
     for _ in range(20):
         client = Client(world.bus.address)
-        client.connection.send(new_method_call(DBusAddress(job, bus_name=NAME, interface=f"{NAME}.Job"), "Wait"))
+        address = DBusAddress(job, bus_name=NAME, interface=f"{NAME}.Job")
+        client.connection.send(new_method_call(address, "Wait"))
         ask_without_reading(client, 5)
         client.close()
     world.client.call(job, "Job", "Cancel")
@@ -295,7 +301,7 @@ def lasting_job(world):
 
 
 def test_hundreds_wait_for_one_job(world, lasting_job):
-    """On one connection, as a manager of many VMs has it (the bus itself allows 128 open calls), and on many."""
+    """On one connection, as a manager of many VMs has it (the bus allows 128 open calls), and on many."""
     job, end = lasting_job
     wait = new_method_call(DBusAddress(job, bus_name=NAME, interface=f"{NAME}.Job"), "Wait")
     manager = Client(world.bus.address)
@@ -346,5 +352,5 @@ def test_too_many_calls_are_refused_and_nobody_else_suffers(world, lasting_job):
 
 
 def test_kinds_are_all_looked_at(world):
-    """The tests above see objects of every kind come and go, or this world has grown a kind that they do not know."""
+    """The tests above see objects of every kind, or this world has grown a kind that they do not know."""
     assert {path.split("/")[3] for path in world.client.objects()} == set(KINDS)

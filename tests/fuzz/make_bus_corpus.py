@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Writes corpus/bus: bodies of D-Bus messages as bus_fuzz.cpp takes them, a byte that chooses the types before each."""
+"""Writes corpus/bus: bodies of D-Bus messages, with a byte that chooses the types before, as bus_fuzz.cpp has
+it."""
 import os
 
 from jeepney.low_level import Endianness, parse_signature
@@ -13,8 +14,9 @@ DISK = "/org/volchain1/disk/01234567_89ab_4cde_8f01_23456789abcd"
 NESTED = ("v", ("a(sv)", [("x", ("ai", [1, -1])), ("y", ("(yd)", (7, 0.5)))]))
 
 SEEDS = {
-    "options": ("a{sv}", [{"b": ("b", True), "t": ("u", 5), "s": ("s", "text"), "ay": ("ay", b"bytes"), "ao": ("ao", [DISK]),
-                           "a{oo}": ("a{oo}", {DISK: "/"}), "a{sv}": ("a{sv}", {"b": ("b", False)})}]),
+    "options": ("a{sv}", [{"b": ("b", True), "t": ("u", 5), "s": ("s", "text"), "ay": ("ay", b"bytes"),
+                           "ao": ("ao", [DISK]), "a{oo}": ("a{oo}", {DISK: "/"}),
+                           "a{sv}": ("a{sv}", {"b": ("b", False)})}]),
     "wrong-types": ("a{sv}", [{"b": ("s", "true"), "t": ("i", -1), "ao": ("as", ["x"]), "s": NESTED}]),
     "create-disk": ("sa{sv}", ["data", {"format": ("s", "raw"), "cluster-size": ("t", 65536)}]),
     "create-pool": ("ssa{sv}", ["main", "/srv/pool", {"create": ("b", True)}]),

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -48,10 +49,11 @@ class Ctl:
         assert result.stdout == "", result.stdout
         return result.stderr
 
-    def start(self, *words, **environment):
-        """A process with pipes that goes on."""
+    def start(self, *words, interrupt=signal.SIG_DFL, **environment):
+        """A process with pipes that goes on. `interrupt`: what SIGINT does to it, whatever it does to the tests."""
         return subprocess.Popen([PROGRAM, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True, env={**self.environment, **environment})
+                                stderr=subprocess.PIPE, text=True, env={**self.environment, **environment},
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt))
 
     def terminal(self, *words, rows=24, columns=80, **environment):
         return Terminal([PROGRAM, *map(str, words)], {**self.environment, **environment}, rows, columns)
@@ -64,9 +66,15 @@ class Terminal:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=environment,
-                                        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+                                        start_new_session=True, preexec_fn=self._take)
         os.close(slave)
         self.text, self.open = "", True
+
+    @staticmethod
+    def _take():
+        """In the new process: the terminal is its own, and ^C is for it."""
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def __enter__(self):
         return self

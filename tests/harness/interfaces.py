@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The D-Bus interfaces as XML tells of them: the files in daemon/interfaces, or what a daemon answers to Introspect."""
+"""The D-Bus interfaces as XML tells of them: the files in daemon/interfaces, or what a daemon says they
+are."""
 import dataclasses
 import glob
 import os
@@ -33,8 +34,8 @@ class Member:
     def options(self):
         """The options that the comment names: {name: type}."""
         part = re.search(r"@options:(.*?)(?=\n\s*@|\n\s*Errors\b|\n\s*Needs\b|\Z)", self.doc, re.S)
-        found = re.findall(r"\b([a-z][a-z0-9-]*) \(([ybnqiuxtdsogav(){}]+)(?:, default [^)]*)?\)", part.group(1) if part else "")
-        return dict(found)
+        one = r"\b([a-z][a-z0-9-]*) \(([ybnqiuxtdsogav(){}]+)(?:, default [^)]*)?\)"
+        return dict(re.findall(one, part.group(1) if part else ""))
 
 
 @dataclasses.dataclass
@@ -69,7 +70,8 @@ def parse(text):
             doc = element.text
         elif element.tag == "interface":
             interface = Interface(element.get("name"), {}, {}, {}, doc.strip())
-            groups = {"method": interface.methods, "signal": interface.signals, "property": interface.properties}
+            groups = {"method": interface.methods, "signal": interface.signals,
+                      "property": interface.properties}
             doc = ""
             for child in element:
                 if child.tag is ET.Comment:

@@ -14,7 +14,8 @@ Heard = collections.namedtuple("Heard", "path member body")
 
 
 class Mirror:
-    """`heard`: all signals, in order. Whatever a signal says that cannot be, or need not be said, is in `complaints`."""
+    """`heard`: all signals, in order. `complaints`: what a signal said that cannot be, or need not be
+    said."""
 
     def __init__(self, address):
         self.client = Client(address)
@@ -54,7 +55,8 @@ class Mirror:
                 self.client.connection.recv_messages(timeout=max(0.001, end - time.monotonic()))
 
     def compare(self, timeout=10):
-        """Differences between what signals said and what is, at a moment when nothing is on the way: {} if all is well."""
+        """Differences between what signals said and what is, when nothing is on the way: {} if all is
+        well."""
         end = time.monotonic() + timeout
         while True:
             self.hear()
@@ -87,7 +89,7 @@ class Mirror:
 
     def _on_InterfacesRemoved(self, path, object_path, names):
         if path != ROOT or set(self.objects.pop(object_path, {})) != set(names):
-            self.complaints.append(f"{object_path} was removed although it was not there, or with other interfaces")
+            self.complaints.append(f"{object_path} was removed: it was not there, or had other interfaces")
 
     def _on_PropertiesChanged(self, path, interface, changed, invalidated):
         known = self.objects.get(path, {}).get(interface)
@@ -96,7 +98,8 @@ class Mirror:
             return
         for member, (_, value) in changed.items():
             if self.emits(interface, member) != "true":
-                self.complaints.append(f"{interface}.{member} was signalled, and is declared {self.emits(interface, member)}")
+                self.complaints.append(
+                    f"{interface}.{member} was signalled, and is declared {self.emits(interface, member)}")
             if known.get(member) == value:
                 self.complaints.append(f"{interface}.{member} of {path} was signalled, and is still {value}")
             known[member] = value

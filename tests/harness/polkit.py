@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who answers for polkit on a test's own bus: one that says what it is told and notes what it was asked; polkitd itself."""
+"""Who answers for polkit on a test's own bus: one that says what it is told to, and polkitd itself."""
 import collections
 import os
 import shutil
@@ -28,8 +28,8 @@ def policy(owner):
 
 
 class FakePolkit:
-    """`answers`: what to say to each action: yes, no, or challenge (yes, if somebody gave the password). The rest: no.
-    `questions`: what was asked, in order."""
+    """`answers`: what to say to each action: yes, no, or challenge (yes, if somebody gave the password). To
+    others it says no. `questions`: what was asked, in order."""
     bus_policy = policy('user="root"')
 
     def __init__(self, _directory):
@@ -75,8 +75,8 @@ class FakePolkit:
 
 
 class RealPolkit:
-    """polkitd with the project's policy and rules and nothing else, in a mount namespace of its own. To it, uid 5 (games) is
-    in the group volchain; uid 2 (bin) is nobody in particular."""
+    """polkitd with the project's policy and rules and nothing else, in a mount namespace of its own. To it,
+    uid 5 (games) is in the group volchain; uid 2 (bin) is nobody in particular."""
     bus_policy = policy('user="polkitd"')
     member, plain = 5, 2
 
@@ -89,7 +89,8 @@ class RealPolkit:
         shutil.copy(f"{SYSTEMD}/org.volchain1.policy", f"{self.directory}/actions")
         shutil.copy(f"{SYSTEMD}/volchain.rules", f"{self.directory}/rules/50-volchain.rules")
         with open("/etc/group") as f, open(f"{self.directory}/etc/group", "w") as copy:
-            copy.write("".join(line for line in f if not line.startswith("volchain:")) + "volchain:x:64321:games\n")
+            copy.writelines(line for line in f if not line.startswith("volchain:"))
+            copy.write("volchain:x:64321:games\n")
         binds = [("actions", "/usr/share/polkit-1/actions"), ("rules", "/etc/polkit-1/rules.d"),
                  ("rules", "/usr/share/polkit-1/rules.d"), ("etc/group", "/etc/group")]
         script = "".join(f"mount --bind '{self.directory}/{mine}' {theirs} && " for mine, theirs in binds)
@@ -97,7 +98,8 @@ class RealPolkit:
         with watcher.signals(sender="org.freedesktop.DBus", member="NameOwnerChanged") as signals, \
                 open(f"{self.directory}/polkitd.log", "wb") as log:
             self.process = subprocess.Popen(
-                ["unshare", "-m", "sh", "-c", f"{script} exec {POLKITD}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                ["unshare", "-m", "sh", "-c", f"{script} exec {POLKITD}"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS=bus.address))
             signals.until(lambda path, member, body: body[0] == NAME and body[2])
         watcher.close()

@@ -11,8 +11,8 @@ from harness.qemu import Qemu
 
 MiB = 1 << 20
 
-# A right call of each method on World.target(), and the error it ends in nevertheless (None: it succeeds). Made in this
-# order, each leaves the next one possible.
+# A right call of each method on World.target(), and the error it ends in nevertheless (None: it succeeds).
+# Made in this order, each leaves the next one possible.
 CALLS = {
     "Manager.Find": (lambda w: ["pool", "main"], None),
     "Pool.Refresh": (lambda w: [], None),
@@ -37,9 +37,10 @@ CALLS = {
 }
 
 class World:
-    """Two VMs, "down" and "up" (a QEMU without a guest), each with two disks and a snapshot; a floating disk with a branch;
-    an image that is no volume and a directory that is no pool yet; jobs, finished ones. `one`: an object of each kind, by
-    kind. `polkit`: a class of harness.polkit that answers for polkit on the bus."""
+    """Two VMs, "down" and "up" (a QEMU without a guest), each with two disks and a snapshot; a floating disk
+    of two layers; an image that is no volume and a directory that is no pool yet; jobs, finished ones. `one`:
+    an object of each kind, by kind. `polkit`: a class of harness.polkit that answers for polkit on the
+    bus."""
 
     def __init__(self, directory, config="", polkit=None):
         self.directory, self.config = str(directory), config
@@ -120,9 +121,11 @@ class World:
         found = {}
         for top in (self.pool_path, self.vm_path):
             for directory, below, names in os.walk(top):
-                below[:] = [name for name in below if name != ".volchain"]  # manifests are written when there is time
+                # Manifests are written when there is time.
+                below[:] = [name for name in below if name != ".volchain"]
                 for name in names:
                     path = os.path.join(directory, name)
                     status = os.lstat(path)
-                    found[path] = (status.st_ino, status.st_mode, status.st_uid, status.st_size, status.st_mtime_ns)
+                    found[path] = (status.st_ino, status.st_mode, status.st_uid, status.st_size,
+                                   status.st_mtime_ns)
         return found

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT
 #include "async/process.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/landlock.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
+#include <cerrno>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 
+#include "async/task_group.h"
 #include "base/error.h"
 #include "support/run_task.h"
 
@@ -23,6 +28,73 @@ Command shell(std::string script) {
     std::vector<std::string> argv{"/bin/sh", "-c"};
     argv.push_back(std::move(script));
     return Command(std::move(argv));
+}
+
+Task<> expect_no_end(Process& process, bool& waited) {
+    try {
+        (void)co_await process.wait(after(milliseconds(50)));
+        ADD_FAILURE() << "it runs";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::timeout) << error.what();
+    }
+    waited = true;
+}
+
+/// Two streams become readable in one turn of the loop. Whoever hears of the first closes the second, whose
+/// place in Asio's reactor a new process gets, together with the news that was under way to the stream.
+Task<> inherited_news() {
+    const Executor executor = co_await asio::this_coro::executor;
+    std::array<std::array<int, 2>, 2> pipes{};
+    std::vector<asio::posix::stream_descriptor> streams;
+    for (auto& ends : pipes) {
+        EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+        streams.emplace_back(executor, ends[0]);
+    }
+    std::optional<Process> process;
+    TaskGroup waiting(executor);
+    bool waited = false;
+    const auto on_news = [&](std::size_t other) {
+        return [&, other](const boost::system::error_code&) {
+            if (process) return;
+            streams[other].close();
+            process.emplace(Process::start(executor, shell("exec sleep 60")));
+            waiting.spawn(expect_no_end(*process, waited), "waiting for a process");
+        };
+    };
+    for (std::size_t i = 0; i < 2; ++i)
+        streams[i].async_wait(asio::posix::stream_descriptor::wait_read, on_news(1 - i));
+    for (const auto& ends : pipes) EXPECT_EQ(::write(ends[1], "x", 1), 1);
+    while (!process) co_await yield();
+    co_await waiting.join(after(seconds(10)));
+    EXPECT_TRUE(waited);
+    process->signal(SIGTERM);
+    const ExitStatus status = co_await process->wait(after(seconds(10)));
+    EXPECT_EQ(status.signal, SIGTERM);
+    for (const auto& ends : pipes) ::close(ends[1]);
+}
+TEST(Process, IsNotTakenForEndedByNewsOfAnother) {
+    run(inherited_news());
+}
+
+Task<> killed_and_reaped(pid_t& pid) {
+    const Executor executor = co_await asio::this_coro::executor;
+    Process process = Process::start(executor, shell("exec sleep 60"));
+    pid = process.pid();
+    bool timed_out = false;
+    try {
+        (void)co_await process.wait(after(milliseconds(10)));
+    } catch (const Error& error) {
+        timed_out = error.code() == ErrorCode::timeout;
+    }
+    EXPECT_TRUE(timed_out);
+}
+TEST(Process, LeavesNoZombieBehind) {
+    for (int round = 0; round < 20; ++round) {
+        pid_t pid = 0;
+        run(killed_and_reaped(pid));
+        EXPECT_EQ(::waitpid(pid, nullptr, WNOHANG), -1) << "it is still our child";
+        EXPECT_EQ(errno, ECHILD);
+    }
 }
 
 Task<> output_and_status() {

@@ -89,7 +89,8 @@ TEST_F(FinderTest, WhatMayMeanSeveralIsNotGuessed) {
         VmRecord{id_of("abcd1111-0000-4000-8000-000000000003"), "db", {}, {}, {}, {}, {}, true, false});
     changes.remove(ObjectKind::vm, second_);
     catalog_.commit(std::move(changes));
-    expect_error(ErrorCode::invalid_argument, {"'mail'", "'db'"}, [&] { (void)find(ObjectKind::vm, "abcd"); });
+    expect_error(ErrorCode::invalid_argument, {"'mail'", "'db'"},
+                 [&] { (void)find(ObjectKind::vm, "abcd"); });
     EXPECT_EQ(find(ObjectKind::vm, "abcd0"), first_);
 }
 
