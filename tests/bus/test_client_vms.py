@@ -6,7 +6,6 @@ import pytest
 
 from harness.agent_double import AgentDouble
 from harness.chains import make_chain
-from harness.client import DBusError
 
 MIB = 1 << 20
 
@@ -126,12 +125,14 @@ def test_a_failed_job_fails_with_its_message(ctl, web):
     assert ctl.json("snapshot", "list") == []
 
 
-def test_a_name_that_two_snapshots_have(ctl, web, client):
+def test_a_name_that_two_snapshots_have(ctl, web):
     ctl.ok("vm", "register", "down")
-    ctl.ok("snapshot", "create", "web", "same")
-    with pytest.raises(DBusError):
-        client.create_snapshot(client.find("vm", "down"), "same")  # it has no disks
-    assert ctl.json("snapshot", "show", "same")["vm"]["name"] == "web"
+    ctl.ok("disk", "create", ctl.json("pool", "list")[0]["name"], "data", "1M")
+    ctl.ok("disk", "attach", "data", "down", "vda")
+    ids = [ctl.ok("-q", "snapshot", "create", vm, "same").strip() for vm in ("web", "down")]
+    message = ctl.fails("snapshot", "show", "same")
+    assert all(id in message for id in ids) and "use the id" in message
+    assert [ctl.json("snapshot", "show", id)["vm"]["name"] for id in ids] == ["web", "down"]
 
 
 def test_tree(ctl, web):

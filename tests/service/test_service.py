@@ -333,7 +333,7 @@ def test_helper_is_the_image_owner_without_privileges(root, pool, owner):
     assert status["Uid"].split() == [str(owner.pw_uid)] * 4
     assert status["Gid"].split() == [str(owner.pw_gid)] * 4
     assert status["Groups"].strip() == "" and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
-    # All but the bounding set, which is of no use without no_new_privs.
+    # The bounding set is of no use with no_new_privs.
     held = {name: value for name, value in status.items() if name.startswith("Cap") and name != "CapBnd"}
     assert len(held) == 4 and set(held.values()) == {"0" * 16}
 
