@@ -10,7 +10,7 @@
 namespace volchain::client {
 namespace {
 
-async::Task<> list(Session& session, Arguments arguments) {
+async::Task<> list_disks(Session& session, Arguments arguments) {
     bus::ObjectPath vm;
     if (const auto wanted = arguments.word(0)) vm = co_await session.find("vm", *wanted);
     const Objects objects = co_await session.objects();
@@ -21,7 +21,7 @@ async::Task<> list(Session& session, Arguments arguments) {
     session.output().print(list_of("disk", objects, disks, columns));
 }
 
-async::Task<> create(Session& session, Arguments arguments) {
+async::Task<> create_disk(Session& session, Arguments arguments) {
     const std::uint64_t size = parse_size(arguments.at(2));
     MethodOptions options(arguments);
     options.text("format").text("preallocation").size("cluster-size").flag("extended-l2").text("compression");
@@ -31,7 +31,7 @@ async::Task<> create(Session& session, Arguments arguments) {
     co_await finish_job(session, job, "disk");
 }
 
-async::Task<> import(Session& session, Arguments arguments) {
+async::Task<> import_disk(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.text("name").text("format");
     const bus::ObjectPath pool = co_await session.find("pool", arguments.at(0));
@@ -40,7 +40,7 @@ async::Task<> import(Session& session, Arguments arguments) {
     co_await finish_job(session, job, "disk");
 }
 
-async::Task<> overlay(Session& session, Arguments arguments) {
+async::Task<> create_overlay(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.flag("activate");
     const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
@@ -52,7 +52,7 @@ async::Task<> overlay(Session& session, Arguments arguments) {
     co_await finish_job(session, job, "volume");
 }
 
-async::Task<> attach(Session& session, Arguments arguments) {
+async::Task<> attach_disk(Session& session, Arguments arguments) {
     const MethodOptions options(arguments);
     const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(1));
@@ -61,7 +61,7 @@ async::Task<> attach(Session& session, Arguments arguments) {
     co_await finish_job(session, job);
 }
 
-async::Task<> detach(Session& session, Arguments arguments) {
+async::Task<> detach_disk(Session& session, Arguments arguments) {
     const MethodOptions options(arguments);
     const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
     const auto job = co_await session.call<bus::ObjectPath>(disk, "Detach", options.dict());
@@ -72,13 +72,13 @@ async::Task<> detach(Session& session, Arguments arguments) {
 
 std::vector<Verb> disk_verbs() {
     return {
-        {"disk", "list", "[VM]", "list the disks, or those of a VM", list},
+        {"disk", "list", "[VM]", "list the disks, or those of a VM", list_disks},
         {"disk", "show", "DISK", "show all there is to say of a disk", show_object},
         {"disk",
          "create",
          "POOL NAME SIZE",
          "make a new, empty disk",
-         create,
+         create_disk,
          {{"format", "qcow2|raw", "of its image; qcow2 where not given"},
           {"preallocation", "off|metadata|falloc|full", "what is allocated beforehand; off where not given"},
           {"cluster-size", "SIZE", "of a qcow2 image; 64K where not given"},
@@ -88,18 +88,19 @@ std::vector<Verb> disk_verbs() {
          "import",
          "POOL FILE",
          "make an image in the pool's directory a disk, with the chain below it",
-         import,
+         import_disk,
          {{"name", "NAME", "of the disk; where not given, after the file"},
           {"format", "qcow2|raw", "of the image; needed for raw"}}},
         {"disk",
          "overlay",
          "DISK",
          "cover the active volume with a new one",
-         overlay,
+         create_overlay,
          {{"backing", "VOLUME", "put the new volume on this one instead: a branch"},
           {"activate", "", "let the branch be the active volume, of a VM that is down"}}},
-        {"disk", "attach", "DISK VM [TARGET]", "make a floating disk a disk of a VM that is down", attach},
-        {"disk", "detach", "DISK", "let a disk of a VM that is down float", detach},
+        {"disk", "attach", "DISK VM [TARGET]", "make a floating disk a disk of a VM that is down",
+         attach_disk},
+        {"disk", "detach", "DISK", "let a disk of a VM that is down float", detach_disk},
     };
 }
 

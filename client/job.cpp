@@ -25,7 +25,7 @@ Cell elapsed(const Object& job) {
     return Cell::duration(until - std::min(until, job.number("StartedUsec")));
 }
 
-async::Task<> list(Session& session, Arguments arguments) {
+async::Task<> list_jobs(Session& session, Arguments arguments) {
     const Objects objects = co_await session.objects();
     std::vector<const Object*> jobs = objects.of_kind("job");
     if (arguments.flag("running"))
@@ -40,12 +40,12 @@ async::Task<> list(Session& session, Arguments arguments) {
     session.output().print(list_of("job", objects, jobs, columns));
 }
 
-async::Task<> cancel(Session& session, Arguments arguments) {
+async::Task<> cancel_job(Session& session, Arguments arguments) {
     const bus::ObjectPath job = co_await session.find("job", arguments.at(0));
     co_await session.call(job, "Cancel");
 }
 
-async::Task<> wait(Session& session, Arguments arguments) {
+async::Task<> wait_job(Session& session, Arguments arguments) {
     const auto jobs = co_await session.find_all("job", arguments.words_from(0));
     for (const bus::ObjectPath& job : jobs) co_await wait_for_job(session, job);
 }
@@ -58,11 +58,11 @@ std::vector<Verb> job_verbs() {
          "list",
          "",
          "list the jobs, those that have ended lately, too",
-         list,
+         list_jobs,
          {{"running", "", "only those that have not ended"}}},
         {"job", "show", "JOB", "show all there is to say of a job", show_object},
-        {"job", "cancel", "JOB", "ask a job to stop and undo what it did", cancel},
-        {"job", "wait", "JOB...", "wait for the end of jobs, and fail where one failed", wait},
+        {"job", "cancel", "JOB", "ask a job to stop and undo what it did", cancel_job},
+        {"job", "wait", "JOB...", "wait for the end of jobs, and fail where one failed", wait_job},
     };
 }
 

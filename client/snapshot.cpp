@@ -13,7 +13,7 @@
 namespace volchain::client {
 namespace {
 
-async::Task<> list(Session& session, Arguments arguments) {
+async::Task<> list_snapshots(Session& session, Arguments arguments) {
     bus::ObjectPath vm;
     if (const auto wanted = arguments.word(0)) vm = co_await session.find("vm", *wanted);
     const Objects objects = co_await session.objects();
@@ -30,7 +30,7 @@ async::Task<> list(Session& session, Arguments arguments) {
     session.output().print(list_of("snapshot", objects, snapshots, columns));
 }
 
-async::Task<> create(Session& session, Arguments arguments) {
+async::Task<> create_snapshot(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.text("description").text("quiesce").duration("freeze-timeout").text("on-disk-failure");
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
@@ -42,14 +42,14 @@ async::Task<> create(Session& session, Arguments arguments) {
     co_await finish_job(session, job, "snapshot");
 }
 
-async::Task<> set(Session& session, Arguments arguments) {
+async::Task<> set_metadata(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.text("name").text("description");
     const bus::ObjectPath snapshot = co_await session.find("snapshot", arguments.at(0));
     co_await session.call(snapshot, "SetMetadata", options.dict());
 }
 
-async::Task<> config(Session& session, Arguments arguments) {
+async::Task<> print_snapshot_config(Session& session, Arguments arguments) {
     const bus::ObjectPath snapshot = co_await session.find("snapshot", arguments.at(0));
     co_await print_config(session, snapshot);
 }
@@ -58,13 +58,13 @@ async::Task<> config(Session& session, Arguments arguments) {
 
 std::vector<Verb> snapshot_verbs() {
     return {
-        {"snapshot", "list", "[VM]", "list the snapshots, or those of a VM", list},
+        {"snapshot", "list", "[VM]", "list the snapshots, or those of a VM", list_snapshots},
         {"snapshot", "show", "SNAPSHOT", "show all there is to say of a snapshot", show_object},
         {"snapshot",
          "create",
          "VM [NAME]",
          "keep the content of the VM's disks as it is now",
-         create,
+         create_snapshot,
          {{"description", "TEXT", "for people"},
           {"disk", "DISK...", "only this disk, and others given likewise"},
           {"exclude", "DISK...", "all disks but this one, and others given likewise"},
@@ -76,9 +76,10 @@ std::vector<Verb> snapshot_verbs() {
          "set",
          "SNAPSHOT",
          "change what a snapshot is called",
-         set,
+         set_metadata,
          {{"name", "NAME", "its name from now on"}, {"description", "TEXT", "for people"}}},
-        {"snapshot", "config", "SNAPSHOT", "print the VM's configuration of that instant", config},
+        {"snapshot", "config", "SNAPSHOT", "print the VM's configuration of that instant",
+         print_snapshot_config},
     };
 }
 

@@ -11,7 +11,7 @@
 namespace volchain::client {
 namespace {
 
-async::Task<> list(Session& session, Arguments) {
+async::Task<> list_vms(Session& session, Arguments) {
     const Objects objects = co_await session.objects();
     const std::vector<ListColumn> columns{"Name",      "State",           "AgentState", "Disks",
                                           "Snapshots", "CurrentSnapshot", "Job"};
@@ -28,37 +28,37 @@ async::Task<> register_vm(Session& session, Arguments arguments) {
     co_await print_made(session, vm);
 }
 
-async::Task<> unregister(Session& session, Arguments arguments) {
+async::Task<> unregister_vm(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.flag("forget-snapshots");
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     co_await session.call(vm, "Unregister", options.dict());
 }
 
-async::Task<> update(Session& session, Arguments arguments) {
+async::Task<> update_vm(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.text("name").text("qmp-socket").text("agent-socket");
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     co_await session.call(vm, "Update", options.dict());
 }
 
-async::Task<> refresh(Session& session, Arguments arguments) {
+async::Task<> refresh_vm(Session& session, Arguments arguments) {
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     co_await session.call(vm, "Refresh");
 }
 
-async::Task<> tree(Session& session, Arguments arguments) {
+async::Task<> draw_vm_tree(Session& session, Arguments arguments) {
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     const Objects objects = co_await session.objects();
     session.output().print(VmTree(objects, vm));
 }
 
-async::Task<> config(Session& session, Arguments arguments) {
+async::Task<> print_vm_config(Session& session, Arguments arguments) {
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     co_await print_config(session, vm);
 }
 
-async::Task<> set_config(Session& session, Arguments arguments) {
+async::Task<> set_vm_config(Session& session, Arguments arguments) {
     const Bytes document = read_document(arguments.at(1));
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     std::string type = arguments.value("type").value_or("");
@@ -73,9 +73,9 @@ std::vector<Verb> vm_verbs() {
     const Option qmp_socket{"qmp-socket", "SOCKET", "a QMP monitor that nobody else uses"};
     const Option agent_socket{"agent-socket", "SOCKET", "of the guest agent's port"};
     return {
-        {"vm", "list", "", "list the VMs", list},
+        {"vm", "list", "", "list the VMs", list_vms},
         {"vm", "show", "VM", "show all there is to say of a VM", show_object},
-        {"vm", "tree", "VM", "draw the VM's snapshots and the volumes that they stand on", tree},
+        {"vm", "tree", "VM", "draw the VM's snapshots and the volumes that they stand on", draw_vm_tree},
         {"vm",
          "register",
          "NAME",
@@ -92,21 +92,21 @@ std::vector<Verb> vm_verbs() {
          "unregister",
          "VM",
          "forget a VM; its disks float then, no file is touched",
-         unregister,
+         unregister_vm,
          {{"forget-snapshots", "", "and the records of its snapshots"}}},
         {"vm",
          "update",
          "VM",
          "change the VM's name or sockets",
-         update,
+         update_vm,
          {{"name", "NAME", "what it is called from now on"}, qmp_socket, agent_socket}},
-        {"vm", "refresh", "VM", "look at the running VM again", refresh},
-        {"vm", "config", "VM", "print the VM's configuration", config},
+        {"vm", "refresh", "VM", "look at the running VM again", refresh_vm},
+        {"vm", "config", "VM", "print the VM's configuration", print_vm_config},
         {"vm",
          "set-config",
          "VM FILE",
          "replace the VM's configuration; - for stdin",
-         set_config,
+         set_vm_config,
          {{"type", "TYPE", "its MIME type; where not given, as it was"}}},
     };
 }

@@ -22,7 +22,7 @@ void by_disk(const Objects& objects, std::vector<const Object*>& volumes) {
               [&key](const Object* a, const Object* b) { return key(a) < key(b); });
 }
 
-async::Task<> list(Session& session, Arguments arguments) {
+async::Task<> list_volumes(Session& session, Arguments arguments) {
     bus::ObjectPath disk;
     if (const auto wanted = arguments.word(0)) disk = co_await session.find("disk", *wanted);
     const Objects objects = co_await session.objects();
@@ -39,7 +39,7 @@ async::Task<> list(Session& session, Arguments arguments) {
 
 std::vector<Verb> volume_verbs() {
     return {
-        {"volume", "list", "[DISK]", "list the volumes, or those of a disk", list},
+        {"volume", "list", "[DISK]", "list the volumes, or those of a disk", list_volumes},
         {"volume", "show", "VOLUME", "show all there is to say of a volume", show_object},
     };
 }

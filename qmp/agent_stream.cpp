@@ -5,7 +5,7 @@ namespace volchain::qmp {
 namespace {
 
 constexpr std::string_view ends{"\n\xff", 2};
-constexpr std::size_t kept_capacity = std::size_t{1} << 20;
+constexpr std::size_t kept_buffer = std::size_t{1} << 20;
 
 }  // namespace
 
@@ -13,7 +13,7 @@ void AgentStream::feed(std::string_view bytes) {
     buffer_.erase(0, begin_);
     scanned_ -= begin_;
     begin_ = 0;
-    if (buffer_.empty() && buffer_.capacity() > kept_capacity) buffer_ = std::string();
+    if (buffer_.empty() && buffer_.capacity() > kept_buffer) buffer_ = std::string();
     buffer_ += bytes;
 }
 

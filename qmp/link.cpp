@@ -15,7 +15,7 @@ namespace volchain::qmp {
 namespace {
 
 /// For finding out, after a loss, whether the process has ended.
-constexpr auto time_to_die = std::chrono::milliseconds(500);
+constexpr auto time_to_be_seen_dead = std::chrono::milliseconds(500);
 /// So often the watched directory is looked up anew: it may have been removed and made again.
 constexpr auto watch_anew = std::chrono::seconds(30);
 
@@ -198,7 +198,7 @@ async::Task<bool> Link::serve() {
         co_await session->close();
     LinkLoss loss;
     loss.reason = session->close_reason();
-    loss.peer_exited = co_await session->peer_exited(async::after(time_to_die));
+    loss.peer_exited = co_await session->peer_exited(async::after(time_to_be_seen_dead));
     loss.shutdown_reason = session->shutdown_reason();
     session_.reset();
     note(loss.peer_exited ? LinkState::nobody_listens : LinkState::lost, loss.reason);

@@ -12,7 +12,7 @@ namespace {
 
 /// More than QEMU ever says: query-named-block-nodes of a chain of 60 layers takes 100 KiB, and 10 MiB were
 /// seen in the field where it is asked without `flat`.
-constexpr std::size_t max_line = std::size_t{64} << 20;
+constexpr std::size_t max_message = std::size_t{64} << 20;
 /// QEMU itself takes one command at a time. So many unanswered ones mean that it hangs.
 constexpr std::size_t max_unanswered = 64;
 /// A process that dies closes its socket before it can be seen to have ended.
@@ -37,7 +37,7 @@ class SessionCore::Registration {
 };
 
 SessionCore::SessionCore(const async::Executor& executor, UniqueFd connected, std::string session_name)
-    : name(std::move(session_name)), wire_(Wire::make(executor, std::move(connected))), lines_(max_line) {}
+    : name(std::move(session_name)), wire_(Wire::make(executor, std::move(connected))), lines_(max_message) {}
 
 // --- greeting and capabilities -----------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ void SessionCore::on_bytes(std::string_view bytes) {
         not_qmp_ = true;
         end(error.what());
     }
-    if (lines_.overlong()) end(fmt::format("it sent a line of more than {} bytes", max_line));
+    if (lines_.overlong()) end(fmt::format("it sent a line of more than {} bytes", max_message));
 }
 
 void SessionCore::on_written(std::uint64_t ticket, async::Clock::time_point when) {

@@ -14,12 +14,12 @@ namespace volchain::qmp {
 namespace {
 
 /// Between the end of the connection and that of the process, which closes its images in the meantime.
-constexpr auto time_to_die = std::chrono::seconds(2);
+constexpr auto time_to_end = std::chrono::seconds(2);
 /// SIGTERM is an orderly end too (it closes the images); what does not follow it is stuck in a system call.
 constexpr auto time_to_terminate = std::chrono::seconds(5);
 constexpr auto time_to_be_killed = std::chrono::seconds(5);
 
-constexpr std::size_t shown_words = 180;
+constexpr std::size_t shown_error_words = 180;
 
 /// Removes the file of a socket, unless it is told to leave it.
 class SocketPath {
@@ -175,7 +175,7 @@ void StorageDaemon::signal(int number) noexcept {
 
 /// How the process ended, or that it did not, for the errors of those who wanted something of it.
 async::Task<std::string> StorageDaemon::last_words(std::shared_ptr<Child> child) {
-    const async::Deadline deadline = async::after(time_to_die);
+    const async::Deadline deadline = async::after(time_to_end);
     std::string end = "which still runs";
     try {
         const async::ExitStatus status = co_await child->process.wait(deadline);
@@ -184,7 +184,7 @@ async::Task<std::string> StorageDaemon::last_words(std::shared_ptr<Child> child)
         if (error.code() != ErrorCode::timeout) throw;
     }
     if (child->process.ended()) co_await child->errors->wait_end(deadline);
-    const std::string words = child->errors->last(shown_words);
+    const std::string words = child->errors->last(shown_error_words);
     if (!words.empty()) end += "; its last words: " + quote(words);
     co_return fmt::format("process {}, {}", child->process.pid(), end);
 }
@@ -226,7 +226,7 @@ async::Task<bool> StorageDaemon::stop(async::Deadline deadline) {
     }
     co_await session_->close();
     if (child_ && child_->process.ended()) {
-        const async::ExitStatus status = co_await child_->process.wait(async::after(time_to_die));
+        const async::ExitStatus status = co_await child_->process.wait(async::after(time_to_end));
         in_order = in_order && status.ok();
     }
     co_return in_order;

@@ -238,7 +238,6 @@ Process::Process(const Executor& executor, pid_t pid, UniqueFd pidfd, UniqueFd o
 
 Process::~Process() {
     if (!pidfd_.is_open()) return;  // moved from
-    if (ended()) return;
     signal(SIGKILL);
     try {
         reap(0);
@@ -252,6 +251,7 @@ void Process::signal(int number) noexcept {
 }
 
 void Process::reap(int flags) {
+    if (ended()) return;  // another who waits was faster
     siginfo_t info{};
     int result = 0;
     // Not by the pidfd: Asio has made it non-blocking, and waitid(2) does as it says.
@@ -267,7 +267,7 @@ void Process::reap(int flags) {
 }
 
 Task<ExitStatus> Process::wait(Deadline deadline) {
-    if (!ended()) reap(WNOHANG);
+    reap(WNOHANG);
     // In a loop: Asio may say "readable" of what is not, where the descriptor before it in its place was.
     while (!ended()) {
         auto readable = pidfd_.async_wait(asio::posix::stream_descriptor::wait_read, asio::use_awaitable);

@@ -57,10 +57,6 @@ std::string read_name(Cursor& cursor, const Entry& entry) {
     return name;
 }
 
-constexpr std::uint64_t divide_up(std::uint64_t value, std::uint64_t by) {
-    return value / by + (value % by != 0 ? 1 : 0);
-}
-
 /// The table has exactly the entries for the disk's size, unless the bitmap is in use: then the disk may
 /// have been resized since the bitmap was saved.
 void check_table(const Header& header, const Entry& entry, const std::string& name) {

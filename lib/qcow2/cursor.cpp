@@ -9,7 +9,7 @@ namespace volchain::qcow2 {
 namespace {
 
 /// Holds the header and extensions of nearly every image.
-constexpr std::size_t piece_bytes = 4096;
+constexpr std::size_t read_ahead = 4096;
 
 }  // namespace
 
@@ -51,7 +51,7 @@ void Cursor::need(std::uint64_t bytes) const {
 }
 
 void Cursor::fill(std::size_t bytes) {
-    const auto wanted = std::max(bytes, piece_bytes);
+    const auto wanted = std::max(bytes, read_ahead);
     buffer_.resize(static_cast<std::size_t>(std::min<std::uint64_t>(wanted, remaining())));
     buffer_offset_ = offset_;
     source_->read(buffer_, offset_);

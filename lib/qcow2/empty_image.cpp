@@ -48,10 +48,6 @@ constexpr std::array<KnownFeature, 8> known_features{{
     throw Error(ErrorCode::invalid_argument, "cannot make a qcow2 image: {}", why);
 }
 
-constexpr std::uint64_t divide_up(std::uint64_t value, std::uint64_t by) {
-    return value / by + (value % by != 0 ? 1 : 0);
-}
-
 std::uint32_t cluster_bits_of(const EmptyImageOptions& options) {
     return static_cast<std::uint32_t>(std::countr_zero(options.cluster_size));
 }

@@ -24,6 +24,11 @@ inline constexpr std::uint32_t max_backing_name_bytes = 1023;
 inline constexpr std::uint64_t sector_bytes = 512;
 inline constexpr std::uint64_t table_entry_bytes = 8;  // of the L1, refcount and bitmap tables
 
+/// How many clusters, blocks or bytes of `by` hold `value`.
+constexpr std::uint64_t divide_up(std::uint64_t value, std::uint64_t by) {
+    return value / by + (value % by != 0 ? 1 : 0);
+}
+
 // Bits of incompatible_features, compatible_features and autoclear_features.
 inline constexpr std::uint64_t incompatible_dirty = 1U << 0;
 inline constexpr std::uint64_t incompatible_corrupt = 1U << 1;

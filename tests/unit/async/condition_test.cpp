@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "support/run_task.h"
 
-namespace volchain::async {
+namespace volchain::async::condition_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -83,4 +83,4 @@ TEST(OneShot, FirstDeliveryCounts) {
 }
 
 }  // namespace
-}  // namespace volchain::async
+}  // namespace volchain::async::condition_test

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "support/run_task.h"
 
-namespace volchain::async {
+namespace volchain::async::deadline_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -78,4 +78,4 @@ TEST(Deadline, AStoppedWaitSaysSo) {
 }
 
 }  // namespace
-}  // namespace volchain::async
+}  // namespace volchain::async::deadline_test

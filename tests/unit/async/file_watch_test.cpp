@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
-namespace volchain::async {
+namespace volchain::async::file_watch_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -46,4 +46,4 @@ TEST(FileWatch, TellsOfItsFile) {
 }
 
 }  // namespace
-}  // namespace volchain::async
+}  // namespace volchain::async::file_watch_test

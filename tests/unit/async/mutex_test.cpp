@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "support/run_task.h"
 
-namespace volchain::async {
+namespace volchain::async::mutex_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -80,4 +80,4 @@ TEST(Mutex, AStoppedWaiterPassesItsTurnOn) {
 }
 
 }  // namespace
-}  // namespace volchain::async
+}  // namespace volchain::async::mutex_test

@@ -18,7 +18,7 @@
 #include "base/error.h"
 #include "support/run_task.h"
 
-namespace volchain::async {
+namespace volchain::async::process_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -74,6 +74,26 @@ Task<> inherited_news() {
 }
 TEST(Process, IsNotTakenForEndedByNewsOfAnother) {
     run(inherited_news());
+}
+
+Task<> note_end(Process& process, int& ended) {
+    const ExitStatus status = co_await process.wait(after(seconds(10)));
+    EXPECT_EQ(status.code, 7);
+    ++ended;
+}
+
+Task<> several_waiters() {
+    const Executor executor = co_await asio::this_coro::executor;
+    Process process = Process::start(executor, shell("sleep 0.05; exit 7"));
+    TaskGroup waiting(executor);
+    int ended = 0;
+    for (int i = 0; i < 3; ++i) waiting.spawn(note_end(process, ended), "waiting for a process");
+    co_await waiting.join(after(seconds(10)));
+    EXPECT_EQ(ended, 3);
+    co_await note_end(process, ended);
+}
+TEST(Process, SeveralMayWaitForItsEnd) {
+    run(several_waiters());
 }
 
 Task<> killed_and_reaped(pid_t& pid) {
@@ -248,4 +268,4 @@ TEST(Process, DiesWithItsParent) {
 }
 
 }  // namespace
-}  // namespace volchain::async
+}  // namespace volchain::async::process_test

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "support/run_task.h"
 
-namespace volchain::async {
+namespace volchain::async::task_group_test {
 namespace {
 
 using std::chrono::seconds;
@@ -191,4 +191,4 @@ TEST(TaskGroup, JoinHasALimit) {
 }
 
 }  // namespace
-}  // namespace volchain::async
+}  // namespace volchain::async::task_group_test

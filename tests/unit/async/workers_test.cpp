@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "support/run_task.h"
 
-namespace volchain::async {
+namespace volchain::async::workers_test {
 namespace {
 
 Task<> results_and_failures() {
@@ -41,4 +41,4 @@ TEST(Workers, ResultsAndFailuresComeBack) {
 }
 
 }  // namespace
-}  // namespace volchain::async
+}  // namespace volchain::async::workers_test

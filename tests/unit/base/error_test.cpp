@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <system_error>
 
-namespace volchain {
+namespace volchain::error_test {
 namespace {
 
 TEST(Error, NameAndCodeAreInverse) {
@@ -45,4 +45,4 @@ TEST(Error, AnyExceptionBecomesAnError) {
 }
 
 }  // namespace
-}  // namespace volchain
+}  // namespace volchain::error_test

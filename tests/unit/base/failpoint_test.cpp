@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 
-namespace volchain {
+namespace volchain::failpoint_test {
 namespace {
 
 #ifdef VOLCHAIN_FAILPOINTS
@@ -69,4 +69,4 @@ TEST(Failpoint, DoesNothingInABuildWithoutThem) {
 #endif
 
 }  // namespace
-}  // namespace volchain
+}  // namespace volchain::failpoint_test

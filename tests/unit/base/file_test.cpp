@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-namespace volchain {
+namespace volchain::file_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -87,4 +87,4 @@ TEST_F(File, ReplaceLeavesOneFileWithItsMode) {
 }
 
 }  // namespace
-}  // namespace volchain
+}  // namespace volchain::file_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace volchain {
+namespace volchain::json_test {
 namespace {
 
 std::string failure(const auto& reading) {
@@ -57,4 +57,4 @@ TEST(ParseJson, RefusesDeepNesting) {
 }
 
 }  // namespace
-}  // namespace volchain
+}  // namespace volchain::json_test

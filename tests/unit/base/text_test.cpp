@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace volchain {
+namespace volchain::text_test {
 namespace {
 
 bool accepted(std::string_view name) {
@@ -78,4 +78,4 @@ TEST(Text, Base64OfEveryLength) {
 }
 
 }  // namespace
-}  // namespace volchain
+}  // namespace volchain::text_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace volchain {
+namespace volchain::timestamp_test {
 namespace {
 
 TEST(Timestamp, Utc) {
@@ -17,4 +17,4 @@ TEST(Timestamp, MicrosecondsBothWays) {
 }
 
 }  // namespace
-}  // namespace volchain
+}  // namespace volchain::timestamp_test

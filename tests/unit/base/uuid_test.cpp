@@ -5,7 +5,7 @@
 
 #include <unordered_set>
 
-namespace volchain {
+namespace volchain::uuid_test {
 namespace {
 
 TEST(Uuid, RoundTripInBothForms) {
@@ -44,4 +44,4 @@ TEST(Uuid, NilIsNone) {
 }
 
 }  // namespace
-}  // namespace volchain
+}  // namespace volchain::uuid_test

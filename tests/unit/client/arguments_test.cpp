@@ -9,7 +9,7 @@
 #include "client/help.h"
 #include "client/usage_error.h"
 
-namespace volchain::client {
+namespace volchain::client::arguments_test {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -151,4 +151,4 @@ TEST(Help, OfOneVerb) {
 }
 
 }  // namespace
-}  // namespace volchain::client
+}  // namespace volchain::client::arguments_test

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-namespace volchain::client {
+namespace volchain::client::complete_test {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -80,4 +80,4 @@ TEST(Complete, ObjectsByNameElseById) {
 }
 
 }  // namespace
-}  // namespace volchain::client
+}  // namespace volchain::client::complete_test

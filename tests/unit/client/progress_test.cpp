@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace volchain::client {
+namespace volchain::client::progress_test {
 namespace {
 
 constexpr std::uint64_t mib = 1 << 20;
@@ -32,4 +32,4 @@ TEST(ProgressLine, FitsTheTerminal) {
 }
 
 }  // namespace
-}  // namespace volchain::client
+}  // namespace volchain::client::progress_test

@@ -7,7 +7,7 @@
 
 #include "support.h"
 
-namespace volchain::client {
+namespace volchain::client::properties_test {
 namespace {
 
 using Strings = std::vector<std::string>;
@@ -119,4 +119,4 @@ TEST(ObjectNames, WhatIsMissingOrOfAnotherTypeIsEmpty) {
 }
 
 }  // namespace
-}  // namespace volchain::client
+}  // namespace volchain::client::properties_test

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-namespace volchain::client {
+namespace volchain::client::table_test {
 namespace {
 
 constexpr const char* uuid = "64c0ffee-0000-4000-8000-000000000001";
@@ -152,4 +152,4 @@ TEST(Names, OfPropertiesAndResults) {
 }
 
 }  // namespace
-}  // namespace volchain::client
+}  // namespace volchain::client::table_test

@@ -8,7 +8,7 @@
 
 #include "client/usage_error.h"
 
-namespace volchain::client {
+namespace volchain::client::units_test {
 namespace {
 
 constexpr std::uint64_t gib = std::uint64_t{1} << 30;
@@ -88,4 +88,4 @@ TEST(Time, IsShownInTheLocalZone) {
 }
 
 }  // namespace
-}  // namespace volchain::client
+}  // namespace volchain::client::units_test

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "support.h"
 
-namespace volchain::client {
+namespace volchain::client::vm_tree_test {
 namespace {
 
 using Paths = std::vector<bus::ObjectPath>;
@@ -204,4 +204,4 @@ TEST_F(VmTreeTest, Json) {
 }
 
 }  // namespace
-}  // namespace volchain::client
+}  // namespace volchain::client::vm_tree_test

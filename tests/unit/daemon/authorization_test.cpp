@@ -5,7 +5,7 @@
 #include "unit/storage/support.h"
 #include "unit/systemd/private_bus.h"
 
-namespace volchain::daemon {
+namespace volchain::daemon::authorization_test {
 namespace {
 
 using async::run;
@@ -47,4 +47,4 @@ TEST(AuthorizationTable, WhatItDoesNotHaveIsNothing) {
 }
 
 }  // namespace
-}  // namespace volchain::daemon
+}  // namespace volchain::daemon::authorization_test

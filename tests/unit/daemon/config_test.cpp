@@ -8,7 +8,7 @@
 #include "unit/daemon/shipped.h"
 #include "unit/storage/support.h"
 
-namespace volchain::daemon {
+namespace volchain::daemon::config_test {
 namespace {
 
 using namespace std::chrono_literals;
@@ -255,4 +255,4 @@ TEST(DirectoriesTest, ComeFromTheEnvironment) {
 }
 
 }  // namespace
-}  // namespace volchain::daemon
+}  // namespace volchain::daemon::config_test

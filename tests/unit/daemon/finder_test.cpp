@@ -4,7 +4,7 @@
 #include "base/text.h"
 #include "unit/storage/support.h"
 
-namespace volchain::daemon {
+namespace volchain::daemon::finder_test {
 namespace {
 
 using namespace storage;
@@ -95,4 +95,4 @@ TEST_F(FinderTest, WhatMayMeanSeveralIsNotGuessed) {
 }
 
 }  // namespace
-}  // namespace volchain::daemon
+}  // namespace volchain::daemon::finder_test

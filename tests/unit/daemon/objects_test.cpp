@@ -3,7 +3,7 @@
 
 #include "unit/storage/support.h"
 
-namespace volchain::daemon {
+namespace volchain::daemon::objects_test {
 namespace {
 
 using storage::expect_error;
@@ -83,4 +83,4 @@ TEST(ObjectOptions, Objects) {
 }
 
 }  // namespace
-}  // namespace volchain::daemon
+}  // namespace volchain::daemon::objects_test

@@ -3,7 +3,7 @@
 
 #include "unit/storage/support.h"
 
-namespace volchain::daemon {
+namespace volchain::daemon::paths_test {
 namespace {
 
 using storage::expect_error;
@@ -43,4 +43,4 @@ TEST(Paths, OnlyThoseOfTheKindHaveAnId) {
 }
 
 }  // namespace
-}  // namespace volchain::daemon
+}  // namespace volchain::daemon::paths_test

@@ -7,7 +7,7 @@
 #include "unit/systemd/bus_helpers.h"
 #include "unit/systemd/private_bus.h"
 
-namespace volchain::daemon {
+namespace volchain::daemon::publisher_test {
 namespace {
 
 using namespace storage;
@@ -204,4 +204,4 @@ TEST(PublisherTest, ManyChangesOfOneTurnAreOne) {
 }
 
 }  // namespace
-}  // namespace volchain::daemon
+}  // namespace volchain::daemon::publisher_test

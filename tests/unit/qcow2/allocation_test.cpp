@@ -7,7 +7,7 @@
 #include "base/unique_fd.h"
 #include "support.h"
 
-namespace volchain::qcow2 {
+namespace volchain::qcow2::allocation_test {
 namespace {
 
 bool file_has_data(const std::string& path) {
@@ -54,4 +54,4 @@ TEST(Allocation, TheLastEntryOfALargeL1TableCounts) {
 }
 
 }  // namespace
-}  // namespace volchain::qcow2
+}  // namespace volchain::qcow2::allocation_test

@@ -8,7 +8,7 @@
 #include "qcow2/limits.h"
 #include "support.h"
 
-namespace volchain::qcow2 {
+namespace volchain::qcow2::bitmap_directory_test {
 namespace {
 
 constexpr auto corrupt = ErrorCode::corrupt_image;
@@ -185,4 +185,4 @@ TEST(BitmapDirectory, TooLargeToBeRead) {
 }
 
 }  // namespace
-}  // namespace volchain::qcow2
+}  // namespace volchain::qcow2::bitmap_directory_test

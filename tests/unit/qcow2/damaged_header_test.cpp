@@ -11,7 +11,7 @@
 #include "qcow2/limits.h"
 #include "support.h"
 
-namespace volchain::qcow2 {
+namespace volchain::qcow2::damaged_header_test {
 namespace {
 
 constexpr auto corrupt = ErrorCode::corrupt_image;
@@ -291,4 +291,4 @@ TEST(DamagedHeader, EachByteAgainstQemu) {
 }
 
 }  // namespace
-}  // namespace volchain::qcow2
+}  // namespace volchain::qcow2::damaged_header_test

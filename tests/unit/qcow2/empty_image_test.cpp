@@ -13,7 +13,7 @@
 #include "qcow2/limits.h"
 #include "support.h"
 
-namespace volchain::qcow2 {
+namespace volchain::qcow2::empty_image_test {
 namespace {
 
 constexpr std::uint64_t gib = std::uint64_t{1} << 30;
@@ -222,4 +222,4 @@ TEST(EmptyImage, ImpossibleOptionsAreRefused) {
 }
 
 }  // namespace
-}  // namespace volchain::qcow2
+}  // namespace volchain::qcow2::empty_image_test

@@ -13,7 +13,7 @@
 #include "qcow2/limits.h"
 #include "support.h"
 
-namespace volchain::qcow2 {
+namespace volchain::qcow2::header_test {
 namespace {
 
 class CreatedByQemu : public testing::TestWithParam<const char*> {};
@@ -201,4 +201,4 @@ TEST(Header, EntriesOfTheL1Table) {
 }
 
 }  // namespace
-}  // namespace volchain::qcow2
+}  // namespace volchain::qcow2::header_test

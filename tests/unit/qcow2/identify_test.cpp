@@ -8,7 +8,7 @@
 
 #include "support.h"
 
-namespace volchain::qcow2 {
+namespace volchain::qcow2::identify_test {
 namespace {
 
 std::optional<Format> format_of(const Bytes& bytes) {
@@ -91,4 +91,4 @@ TEST(Identify, WhatAGuestWroteIntoARawDiskIsFound) {
 }
 
 }  // namespace
-}  // namespace volchain::qcow2
+}  // namespace volchain::qcow2::identify_test

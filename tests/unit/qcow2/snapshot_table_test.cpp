@@ -8,7 +8,7 @@
 #include "qcow2/limits.h"
 #include "support.h"
 
-namespace volchain::qcow2 {
+namespace volchain::qcow2::snapshot_table_test {
 namespace {
 
 constexpr auto corrupt = ErrorCode::corrupt_image;
@@ -148,4 +148,4 @@ TEST(SnapshotTable, TooLargeToBeRead) {
 }
 
 }  // namespace
-}  // namespace volchain::qcow2
+}  // namespace volchain::qcow2::snapshot_table_test

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace volchain::qmp {
+namespace volchain::qmp::agent_stream_test {
 namespace {
 
 /// "D" for delimited and "L" for overlong in front of a line's text.
@@ -59,4 +59,4 @@ TEST(AgentStream, CutsWhateverComes) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::agent_stream_test

@@ -6,7 +6,7 @@
 #include "qmp/node.h"
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::block_graph_test {
 namespace {
 
 /// "c b a": the file names of a chain, without directory and suffix.
@@ -363,4 +363,4 @@ TEST(BlockGraph, DeepChain) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::block_graph_test

@@ -3,7 +3,7 @@
 
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::command_line_test {
 namespace {
 
 /// "direct no-flush native discard detect=on", as far as it is not the default.
@@ -120,4 +120,4 @@ TEST(CommandLine, OfARunningQemu) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::command_line_test

@@ -7,7 +7,7 @@
 
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::guest_agent_test {
 namespace {
 
 constexpr auto short_sync = std::chrono::milliseconds(100);
@@ -447,4 +447,4 @@ TEST(GuestAgent, ClosedRightAfterItIsInSync) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::guest_agent_test

@@ -8,7 +8,7 @@
 #include "qmp/node.h"
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::image_lock_test {
 namespace {
 
 UniqueFd open_image(const std::string& path) {
@@ -106,7 +106,7 @@ TEST(ImageLock, KeepsOthersOfUsOut) {
     ImageLock two = ImageLock::take_reader(open_image(path), path);
     EXPECT_EQ(error_of(take_writer).value().code(), ErrorCode::in_use);
     const ImageLock three = std::move(two);
-    EXPECT_EQ(two.fd(), -1);
+    EXPECT_EQ(two.fd(), -1);  // NOLINT(bugprone-use-after-move): what a moved one has
     EXPECT_EQ(error_of(take_reader), std::nullopt);
 }
 
@@ -199,4 +199,4 @@ TEST(ImageLock, KeepsQemuIoOut) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::image_lock_test

@@ -10,7 +10,7 @@
 #include "qmp/node.h"
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::job_test {
 namespace {
 
 /// A small file system of its own, where that can be had.
@@ -419,4 +419,4 @@ TEST(Job, ADismissalThatFailsDoesNotHideTheResult) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::job_test

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace volchain::qmp {
+namespace volchain::qmp::line_splitter_test {
 namespace {
 
 std::vector<std::string> lines_of(LineSplitter& lines) {
@@ -50,4 +50,4 @@ TEST(LineSplitter, StopsBeforeTheEndOfALineThatIsTooLong) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::line_splitter_test

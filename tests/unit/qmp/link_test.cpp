@@ -11,7 +11,7 @@
 #include "base/text.h"
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::link_test {
 namespace {
 
 /// Notes all it is told, and wakes whoever waits for it.
@@ -82,7 +82,7 @@ Task<> comes_and_goes() {
         const auto qemu = Qemu::start_bare(executor, monitor_at(path));
         co_await owner.until("connected");
         EXPECT_EQ(link.state(), LinkState::connected);
-        const std::shared_ptr<Session> session = link.session();
+        std::shared_ptr<Session> session = link.session();
         EXPECT_NE(session, nullptr);
         if (!session) break;
         EXPECT_EQ(session->peer()->pid(), qemu->process.pid());
@@ -226,4 +226,4 @@ TEST(Link, SaysWhatIsWrong) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::link_test

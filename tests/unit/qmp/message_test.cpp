@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace volchain::qmp {
+namespace volchain::qmp::message_test {
 namespace {
 
 TEST(Message, Greeting) {
@@ -80,4 +80,4 @@ TEST(CommandError, KeepsQemusWords) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::message_test

@@ -4,7 +4,7 @@
 #include "qmp/block_graph.h"
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::node_test {
 namespace {
 
 NodeOptions unusual() {
@@ -119,4 +119,4 @@ TEST(Node, QemuTakesThem) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::node_test

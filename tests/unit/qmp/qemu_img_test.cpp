@@ -10,7 +10,7 @@
 #include "qmp/image_lock.h"
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::qemu_img_test {
 namespace {
 
 /// The L1 table of a qcow2 image loses its first entry: what it led to leaks.
@@ -94,4 +94,4 @@ TEST(QemuImg, AWordOnStderrCounts) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::qemu_img_test

@@ -6,7 +6,7 @@
 #include "qmp/schema.h"
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::session_qemu_test {
 namespace {
 
 Task<> negotiated() {
@@ -178,4 +178,4 @@ TEST(Schema, EndsWhereTypesGoRound) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::session_qemu_test

@@ -11,7 +11,7 @@
 #include "qmp/event_queue.h"
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::session_test {
 namespace {
 
 using Reason = ConnectError::Reason;
@@ -470,4 +470,4 @@ TEST(Session, DroppedByItsOwnEvent) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::session_test

@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "support.h"
 
-namespace volchain::qmp {
+namespace volchain::qmp::storage_daemon_test {
 namespace {
 
 bool runs(pid_t pid) {
@@ -207,4 +207,4 @@ TEST(StorageDaemon, RunsAsAnotherUserWithJustItsFiles) {
 }
 
 }  // namespace
-}  // namespace volchain::qmp
+}  // namespace volchain::qmp::storage_daemon_test

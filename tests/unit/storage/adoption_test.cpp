@@ -10,7 +10,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::adoption_test {
 namespace {
 
 // --- recorded block graphs ------------------------------------------------------------------------------
@@ -336,4 +336,4 @@ TEST(FreeName, IsValidAndFree) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::adoption_test

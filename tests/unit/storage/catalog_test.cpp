@@ -3,7 +3,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::catalog_test {
 namespace {
 
 using Told = std::pair<ObjectId, ChangeKind>;
@@ -228,4 +228,4 @@ TEST_F(CatalogTest, RemembersWhoIsFrozenAndWhoseManifestIsStale) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::catalog_test

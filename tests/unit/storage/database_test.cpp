@@ -9,7 +9,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::database_test {
 namespace {
 
 class DatabaseTest : public testing::Test {
@@ -109,4 +109,4 @@ TEST_F(DatabaseTest, NamesAFullFileSystem) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::database_test

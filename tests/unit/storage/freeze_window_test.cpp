@@ -9,7 +9,7 @@
 #include "storage/vms.h"
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::freeze_window_test {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -439,4 +439,4 @@ TEST(FreezeWindow, IsClosedByARestartedDaemon) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::freeze_window_test

@@ -11,7 +11,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::image_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -300,4 +300,4 @@ TEST_F(ImageTest, ShowsWhatPolicyForbidsAsItIs) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::image_test

@@ -9,7 +9,7 @@
 #include "storage/pools.h"
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::import_disk_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -220,4 +220,4 @@ TEST(ImportDisk, NamesTheDiskAfterItsFile) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::import_disk_test

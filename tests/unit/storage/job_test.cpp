@@ -5,7 +5,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::job_test {
 namespace {
 
 using State = JobState;
@@ -289,4 +289,4 @@ TEST_F(JobTest, DoesNotTryAContradictionAgainAndAgain) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::job_test

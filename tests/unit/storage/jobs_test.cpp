@@ -5,7 +5,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::jobs_test {
 namespace {
 
 using std::chrono::hours;
@@ -259,4 +259,4 @@ TEST_F(JobsTest, AStopLetsARunningJobEnd) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::jobs_test

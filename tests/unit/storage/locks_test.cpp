@@ -3,7 +3,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::locks_test {
 namespace {
 
 class LocksTest : public testing::Test {
@@ -111,4 +111,4 @@ TEST_F(LocksTest, MayBeTakenAgainByTheWatcherOfARelease) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::locks_test

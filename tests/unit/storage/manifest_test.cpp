@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::manifest_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -212,4 +212,4 @@ TEST(ManifestEngine, WritesItAndMakesUpForAPoolThatWasAway) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::manifest_test

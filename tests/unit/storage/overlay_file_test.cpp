@@ -16,7 +16,7 @@
 #include "storage/image.h"
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::overlay_file_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -333,4 +333,4 @@ TEST_F(OverlayFileTest, IsNotRemovedWhileAProcessHasIt) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::overlay_file_test

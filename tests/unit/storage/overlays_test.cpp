@@ -9,7 +9,7 @@
 #include "storage/vms.h"
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::overlays_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -250,4 +250,4 @@ TEST(PlannedOverlay, HasShortNodeNamesOfItsOwn) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::overlays_test

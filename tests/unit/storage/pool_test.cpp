@@ -11,7 +11,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::pool_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -118,4 +118,4 @@ TEST_F(PoolTest, RefusesWhatIsNoPlainPath) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::pool_test

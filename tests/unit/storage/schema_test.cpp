@@ -6,7 +6,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::schema_test {
 namespace {
 
 std::int64_t version_of(Database& database) {
@@ -66,4 +66,4 @@ TEST_F(SchemaTest, IsMadeCompletelyOrNotAtAll) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::schema_test

@@ -5,7 +5,7 @@
 
 #include "support.h"
 
-namespace volchain::storage {
+namespace volchain::storage::store_test {
 namespace {
 
 void expect_same(const PoolRecord& a, const PoolRecord& b) {
@@ -355,4 +355,4 @@ TEST_F(StoreTest, NamesDamageInARecord) {
 }
 
 }  // namespace
-}  // namespace volchain::storage
+}  // namespace volchain::storage::store_test

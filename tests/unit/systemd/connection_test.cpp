@@ -16,7 +16,7 @@
 #include "systemd/bus_error.h"
 #include "systemd/proxy.h"
 
-namespace volchain::bus {
+namespace volchain::bus::connection_test {
 namespace {
 
 using async::after;
@@ -408,4 +408,4 @@ TEST(Connection, SignalsComeInOrderWhateverHandlersDo) {
 }
 
 }  // namespace
-}  // namespace volchain::bus
+}  // namespace volchain::bus::connection_test

@@ -8,7 +8,7 @@
 
 #include <cstdlib>
 
-namespace volchain::systemd {
+namespace volchain::systemd::journal_test {
 namespace {
 
 TEST(Journal, EntriesHaveFields) {
@@ -43,4 +43,4 @@ TEST(Journal, TheSinkMayBeUsedWhereThereIsNoJournal) {
 }
 
 }  // namespace
-}  // namespace volchain::systemd
+}  // namespace volchain::systemd::journal_test

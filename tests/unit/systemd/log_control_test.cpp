@@ -9,7 +9,7 @@
 #include "private_bus.h"
 #include "support/run_task.h"
 
-namespace volchain::systemd {
+namespace volchain::systemd::log_control_test {
 namespace {
 
 using async::run;
@@ -96,4 +96,4 @@ TEST_F(LogControlTest, OnlyThePrivilegedMaySet) {
 }
 
 }  // namespace
-}  // namespace volchain::systemd
+}  // namespace volchain::systemd::log_control_test

@@ -13,7 +13,7 @@
 
 #include "systemd/variant.h"
 
-namespace volchain::bus {
+namespace volchain::bus::marshal_test {
 namespace {
 
 /// A place and a size, as a handler might return it.
@@ -318,4 +318,4 @@ TEST(ObjectPath, IdsInPaths) {
 }
 
 }  // namespace
-}  // namespace volchain::bus
+}  // namespace volchain::bus::marshal_test

@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "support/run_task.h"
 
-namespace volchain::systemd {
+namespace volchain::systemd::notify_test {
 namespace {
 
 using async::run;
@@ -120,4 +120,4 @@ TEST(Watchdog, EndsAtOnceWhereThereIsNone) {
 }
 
 }  // namespace
-}  // namespace volchain::systemd
+}  // namespace volchain::systemd::notify_test

@@ -10,7 +10,7 @@
 #include "support/run_task.h"
 #include "thing_service.h"
 
-namespace volchain::bus {
+namespace volchain::bus::objects_test {
 namespace {
 
 using async::run;
@@ -299,4 +299,4 @@ TEST(Objects, EveryMethodIsKnown) {
 }
 
 }  // namespace
-}  // namespace volchain::bus
+}  // namespace volchain::bus::objects_test

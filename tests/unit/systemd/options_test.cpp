@@ -5,7 +5,7 @@
 
 #include <functional>
 
-namespace volchain::bus {
+namespace volchain::bus::options_test {
 namespace {
 
 Options with(const std::string& name, const Variant& value) {
@@ -80,4 +80,4 @@ TEST(Options, OptionsInsideAnOptionNameTheirPlace) {
 }
 
 }  // namespace
-}  // namespace volchain::bus
+}  // namespace volchain::bus::options_test

@@ -11,7 +11,7 @@
 #include "support/run_task.h"
 #include "thing_service.h"
 
-namespace volchain::bus {
+namespace volchain::bus::polkit_test {
 namespace {
 
 using async::run;
@@ -300,4 +300,4 @@ TEST_F(PolkitTest, TheQuestionIsWithdrawnWhenTheServiceStops) {
 }
 
 }  // namespace
-}  // namespace volchain::bus
+}  // namespace volchain::bus::polkit_test

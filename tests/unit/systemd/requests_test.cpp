@@ -14,7 +14,7 @@
 #include "support/run_task.h"
 #include "thing_service.h"
 
-namespace volchain::bus {
+namespace volchain::bus::requests_test {
 namespace {
 
 using async::run;
@@ -360,4 +360,4 @@ TEST(Requests, ABusLostInTheMiddle) {
 }
 
 }  // namespace
-}  // namespace volchain::bus
+}  // namespace volchain::bus::requests_test

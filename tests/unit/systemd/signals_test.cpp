@@ -13,7 +13,7 @@
 #include "systemd/objects.h"
 #include "thing_service.h"
 
-namespace volchain::bus {
+namespace volchain::bus::signals_test {
 namespace {
 
 using async::run;
@@ -323,4 +323,4 @@ TEST(Signals, ChangesThatNobodyTellsAnyMore) {
 }
 
 }  // namespace
-}  // namespace volchain::bus
+}  // namespace volchain::bus::signals_test
