@@ -36,7 +36,8 @@ Json volumes_of(const Catalog& catalog, const Uuid& disk) {
                        {"pool", catalog.pool(volume.pool).path},
                        {"file", volume.file},
                        {"format", word(volume.format)},
-                       {"created-usec", to_usec(volume.created)}});
+                       {"created-usec", to_usec(volume.created)},
+                       {"mark", word(volume.mark)}});
     }
     return all;
 }
@@ -49,6 +50,7 @@ Json disks_of(const Catalog& catalog, const Uuid& vm) {
                        {"name", disk.name},
                        {"target", disk.target},
                        {"active", disk.active.str()},
+                       {"former", reference(disk.former)},
                        {"shareable", disk.shareable},
                        {"node-options", disk.node_options},
                        {"volumes", volumes_of(catalog, id)}});
@@ -90,6 +92,12 @@ Json manifest(const Catalog& catalog, const Uuid& vm) {
     Json entry{
         {"id", vm.str()}, {"name", record.name}, {"current-snapshot", reference(record.current_snapshot)}};
     put_config(entry, record.config, record.config_type);
+    if (record.preview) {
+        Json preview{{"snapshot", reference(record.preview->snapshot)},
+                     {"with-config", record.preview->with_config}};
+        put_config(preview, record.preview->former_config, record.preview->former_config_type);
+        entry["preview"] = std::move(preview);
+    }
     return {{"volchain-manifest", manifest_version},
             {"vm", std::move(entry)},
             {"disks", disks_of(catalog, vm)},

@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "storage/merge_back.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-
-#include "base/file.h"
 #include "base/text.h"
 #include "qmp/job.h"
+#include "storage/doomed_files.h"
 
 namespace volchain::storage {
 namespace {
@@ -66,16 +61,6 @@ async::Task<> commit_active(Engine& engine, Uuid vm, PlannedOverlay overlay, std
     (void)co_await session->execute("blockdev-del", std::move(node), deadline);
 }
 
-/// Unlinks a file that no process has open; nothing where it is gone already.
-void unlink_unused(const std::string& pool_path, const std::string& file) {
-    const UniqueFd pool = open_directory(pool_path);
-    const std::string path = pool_path + "/" + file;
-    if (::faccessat(pool.get(), file.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT) return;
-    const auto lock = qmp::ImageLock::take_writer(open_beneath(pool.get(), file, O_RDONLY), path);
-    if (::unlinkat(pool.get(), file.c_str(), 0) < 0)
-        throw system_error(errno, "cannot remove " + quote(path));
-}
-
 async::Task<> take_out_of_chain(Engine& engine, Uuid vm, PlannedOverlay overlay) {
     Catalog& catalog = engine.catalog();
     const std::string path = catalog.path(catalog.volume(overlay.volume));
@@ -93,10 +78,9 @@ async::Task<> merge_one(Engine& engine, Uuid vm, PlannedOverlay overlay) {
     // Without the record, this was done before a crash.
     const bool recorded = engine.catalog().has({ObjectKind::volume, overlay.volume});
     if (recorded) co_await take_out_of_chain(engine, vm, overlay);
-    auto work = [pool = engine.catalog().pool(overlay.pool).path, file = overlay.file] {
-        unlink_unused(pool, file);
-    };
-    co_await engine.files().run(std::move(work));
+    DoomedFiles doomed;
+    doomed.add(engine.catalog().pool(overlay.pool).path, overlay.file);
+    co_await doomed.unlink_all(engine);
     co_await engine.inspect_volume(overlay.parent);
 }
 

@@ -54,6 +54,7 @@ struct DiskRecord {
     Uuid vm;             ///< nil: floating
     std::string target;  ///< the guest device: serial or qdev id
     Uuid active;         ///< the volume that the guest writes to, or would
+    Uuid former{};       ///< while a preview is shown: the volume that was active before it; else nil
     bool shareable = false;
     /// qmp::NodeOptions (cache, aio, discard, detect-zeroes) that its layers are opened with; an object.
     Json node_options = Json::object();
@@ -65,6 +66,17 @@ constexpr auto enum_names(VolumeFormat) {
         {{VolumeFormat::qcow2, "qcow2"}, {VolumeFormat::raw, "raw"}});
 }
 
+/// What is to be said of a volume that no header says.
+enum class VolumeMark {
+    none,
+    leftover,  ///< its snapshot was deleted; it stays only because several volumes stand on it
+    illegal,  ///< what it shows by itself stands for nothing: a merge goes into it, or has made it superfluous
+};
+constexpr auto enum_names(VolumeMark) {
+    return std::to_array<EnumName<VolumeMark>>(
+        {{VolumeMark::none, "none"}, {VolumeMark::leftover, "leftover"}, {VolumeMark::illegal, "illegal"}});
+}
+
 /// One image file.
 struct VolumeRecord {
     Uuid id;
@@ -73,6 +85,17 @@ struct VolumeRecord {
     std::string file;  ///< path relative to the pool
     VolumeFormat format{};
     Timestamp created;
+    VolumeMark mark = VolumeMark::none;
+};
+
+/// What a VM shows while it is neither committed nor undone; its disks know their former volumes themselves.
+struct PreviewRecord {
+    Uuid snapshot;  ///< whose child the next snapshot will be once the preview is committed
+    /// The VM's configuration before, where the preview brought the snapshot's along.
+    bool with_config = false;
+    std::string former_config;
+    std::string former_config_type;
+    friend bool operator==(const PreviewRecord&, const PreviewRecord&) = default;
 };
 
 struct VmRecord {
@@ -85,6 +108,7 @@ struct VmRecord {
     Uuid current_snapshot;         ///< whose child the next snapshot will be
     bool adopt = true;             ///< disks found in its block graph become records
     bool foreign_manager = false;  ///< registered although another manager (libvirt) runs it
+    std::optional<PreviewRecord> preview{};
 };
 
 enum class VmState { running, paused, shutoff, crashed, unreachable };
@@ -110,11 +134,19 @@ constexpr auto enum_names(Consistency) {
                                                  {Consistency::offline, "offline"}});
 }
 
-enum class SnapshotStatus { creating, ok, partial };
+enum class SnapshotStatus {
+    creating,
+    ok,
+    partial,   ///< disks were left out
+    deleting,  ///< a deletion is under way
+    failed,  ///< a deletion ended halfway: what it held is not all there any more, and it can only be deleted
+};
 constexpr auto enum_names(SnapshotStatus) {
     return std::to_array<EnumName<SnapshotStatus>>({{SnapshotStatus::creating, "creating"},
                                                     {SnapshotStatus::ok, "ok"},
-                                                    {SnapshotStatus::partial, "partial"}});
+                                                    {SnapshotStatus::partial, "partial"},
+                                                    {SnapshotStatus::deleting, "deleting"},
+                                                    {SnapshotStatus::failed, "failed"}});
 }
 
 struct SnapshotDisk {
@@ -131,7 +163,7 @@ struct ExcludedDisk {
 
 struct SnapshotRecord {
     Uuid id;
-    Uuid vm;
+    Uuid vm;  ///< nil: of a floating disk
     std::string name;
     std::string description;
     Uuid parent;

@@ -27,7 +27,12 @@ CREATE TABLE vm (
     config_type TEXT NOT NULL,
     current_snapshot TEXT REFERENCES snapshot (id) DEFERRABLE INITIALLY DEFERRED,
     adopt INTEGER NOT NULL,
-    foreign_manager INTEGER NOT NULL
+    foreign_manager INTEGER NOT NULL,
+    -- Where a preview is shown; else NULL.
+    preview TEXT REFERENCES snapshot (id) DEFERRABLE INITIALLY DEFERRED,
+    preview_with_config INTEGER,
+    former_config TEXT,
+    former_config_type TEXT
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE disk (
@@ -36,6 +41,7 @@ CREATE TABLE disk (
     vm TEXT REFERENCES vm (id) DEFERRABLE INITIALLY DEFERRED,
     target TEXT NOT NULL,
     active TEXT NOT NULL REFERENCES volume (id) DEFERRABLE INITIALLY DEFERRED,
+    former TEXT REFERENCES volume (id) DEFERRABLE INITIALLY DEFERRED,
     shareable INTEGER NOT NULL,
     node_options TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -47,12 +53,13 @@ CREATE TABLE volume (
     file TEXT NOT NULL,
     format TEXT NOT NULL,
     created INTEGER NOT NULL,
+    mark TEXT NOT NULL,
     UNIQUE (pool, file)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE snapshot (
     id TEXT PRIMARY KEY,
-    vm TEXT NOT NULL REFERENCES vm (id) DEFERRABLE INITIALLY DEFERRED,
+    vm TEXT REFERENCES vm (id) DEFERRABLE INITIALLY DEFERRED,
     name TEXT NOT NULL,
     description TEXT NOT NULL,
     parent TEXT REFERENCES snapshot (id) DEFERRABLE INITIALLY DEFERRED,

@@ -60,44 +60,56 @@ void write(Database& database, const PoolRecord& pool) {
 
 void write(Database& database, const DiskRecord& disk) {
     auto statement = database.prepare(
-        "INSERT INTO disk VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET name=excluded.name, "
-        "vm=excluded.vm, target=excluded.target, active=excluded.active, shareable=excluded.shareable, "
+        "INSERT INTO disk VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET name=excluded.name, "
+        "vm=excluded.vm, target=excluded.target, active=excluded.active, former=excluded.former, "
+        "shareable=excluded.shareable, "
         "node_options=excluded.node_options");
     bind(statement, disk.id).bind(disk.name);
     bind_optional(statement, disk.vm).bind(disk.target);
-    bind(statement, disk.active).bind(disk.shareable ? 1 : 0).bind(disk.node_options.dump()).run();
+    bind(statement, disk.active);
+    bind_optional(statement, disk.former).bind(disk.shareable ? 1 : 0).bind(disk.node_options.dump()).run();
 }
 
 void write(Database& database, const VolumeRecord& volume) {
     auto statement = database.prepare(
-        "INSERT INTO volume VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET disk=excluded.disk, "
-        "pool=excluded.pool, file=excluded.file, format=excluded.format, created=excluded.created");
+        "INSERT INTO volume VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET disk=excluded.disk, "
+        "pool=excluded.pool, file=excluded.file, format=excluded.format, created=excluded.created, "
+        "mark=excluded.mark");
     bind(statement, volume.id);
     bind(statement, volume.disk);
     bind(statement, volume.pool)
         .bind(volume.file)
         .bind(word(volume.format))
         .bind(column(volume.created))
+        .bind(word(volume.mark))
         .run();
 }
 
 void write(Database& database, const VmRecord& vm) {
     auto statement = database.prepare(
-        "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
         "name=excluded.name, "
         "qmp_socket=excluded.qmp_socket, agent_socket=excluded.agent_socket, config=excluded.config, "
         "config_type=excluded.config_type, current_snapshot=excluded.current_snapshot, adopt=excluded.adopt, "
-        "foreign_manager=excluded.foreign_manager");
+        "foreign_manager=excluded.foreign_manager, preview=excluded.preview, "
+        "preview_with_config=excluded.preview_with_config, former_config=excluded.former_config, "
+        "former_config_type=excluded.former_config_type");
     bind(statement, vm.id)
         .bind(vm.name)
         .bind(vm.qmp_socket)
         .bind(vm.agent_socket)
         .bind(vm.config)
         .bind(vm.config_type);
-    bind_optional(statement, vm.current_snapshot)
-        .bind(vm.adopt ? 1 : 0)
-        .bind(vm.foreign_manager ? 1 : 0)
-        .run();
+    bind_optional(statement, vm.current_snapshot).bind(vm.adopt ? 1 : 0).bind(vm.foreign_manager ? 1 : 0);
+    if (vm.preview) {
+        bind(statement, vm.preview->snapshot)
+            .bind(vm.preview->with_config ? 1 : 0)
+            .bind(vm.preview->former_config)
+            .bind(vm.preview->former_config_type);
+    } else {
+        statement.bind_null().bind_null().bind_null().bind_null();
+    }
+    statement.run();
 }
 
 void write_parts(Database& database, const SnapshotRecord& snapshot) {
@@ -125,7 +137,7 @@ void write(Database& database, const SnapshotRecord& snapshot) {
         "vm_state=excluded.vm_state, consistency=excluded.consistency, status=excluded.status, "
         "origin=excluded.origin, config=excluded.config, config_type=excluded.config_type");
     bind(statement, snapshot.id);
-    bind(statement, snapshot.vm).bind(snapshot.name).bind(snapshot.description);
+    bind_optional(statement, snapshot.vm).bind(snapshot.name).bind(snapshot.description);
     bind_optional(statement, snapshot.parent)
         .bind(column(snapshot.created))
         .bind(word(snapshot.vm_state))
@@ -246,28 +258,37 @@ JobRecord read_job(const Statement& row) {
     return job;
 }
 
+/// From that column on.
+std::optional<PreviewRecord> preview_at(const Statement& row, int index) {
+    if (row.null(index)) return std::nullopt;
+    return PreviewRecord{uuid_at(row, index), row.number(index + 1) != 0, row.text(index + 2),
+                         row.text(index + 3)};
+}
+
 void read_objects(Database& database, Records& records) {
     auto pools = database.prepare("SELECT id, name, path FROM pool");
     while (pools.row()) records.pools.push_back({uuid_at(pools, 0), pools.text(1), pools.text(2)});
 
-    auto disks = database.prepare("SELECT id, name, vm, target, active, shareable, node_options FROM disk");
+    auto disks =
+        database.prepare("SELECT id, name, vm, target, active, former, shareable, node_options FROM disk");
     while (disks.row())
         records.disks.push_back({uuid_at(disks, 0), disks.text(1), uuid_at(disks, 2), disks.text(3),
-                                 uuid_at(disks, 4), disks.number(5) != 0, json_at(disks, 6)});
+                                 uuid_at(disks, 4), uuid_at(disks, 5), disks.number(6) != 0,
+                                 json_at(disks, 7)});
 
-    auto volumes = database.prepare("SELECT id, disk, pool, file, format, created FROM volume");
+    auto volumes = database.prepare("SELECT id, disk, pool, file, format, created, mark FROM volume");
     while (volumes.row())
         records.volumes.push_back({uuid_at(volumes, 0), uuid_at(volumes, 1), uuid_at(volumes, 2),
                                    volumes.text(3), word_at<VolumeFormat>(volumes, 4, "volume format"),
-                                   time_at(volumes, 5)});
+                                   time_at(volumes, 5), word_at<VolumeMark>(volumes, 6, "mark of a volume")});
 
     auto vms = database.prepare(
         "SELECT id, name, qmp_socket, agent_socket, config, config_type, current_snapshot, adopt, "
-        "foreign_manager "
-        "FROM vm");
+        "foreign_manager, preview, preview_with_config, former_config, former_config_type FROM vm");
     while (vms.row())
         records.vms.push_back({uuid_at(vms, 0), vms.text(1), vms.text(2), vms.text(3), vms.text(4),
-                               vms.text(5), uuid_at(vms, 6), vms.number(7) != 0, vms.number(8) != 0});
+                               vms.text(5), uuid_at(vms, 6), vms.number(7) != 0, vms.number(8) != 0,
+                               preview_at(vms, 9)});
 }
 
 }  // namespace

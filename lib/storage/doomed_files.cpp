@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#include "storage/doomed_files.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "qmp/image_lock.h"
+
+namespace volchain::storage {
+namespace {
+
+/// Nothing happens where it is gone already.
+void unlink_unused(const std::string& pool_path, const std::string& file) {
+    const UniqueFd pool = open_directory(pool_path);
+    const std::string path = pool_path + "/" + file;
+    if (::faccessat(pool.get(), file.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT) return;
+    const auto lock = qmp::ImageLock::take_writer(open_beneath(pool.get(), file, O_RDONLY), path);
+    if (::unlinkat(pool.get(), file.c_str(), 0) < 0)
+        throw system_error(errno, "cannot remove " + quote(path));
+}
+
+}  // namespace
+
+void check_removable(Engine& engine, const Uuid& volume, const std::set<Uuid>& leaving) {
+    const Catalog& catalog = engine.catalog();
+    const std::string what = catalog.describe({ObjectKind::volume, volume});
+    for (const auto& [id, disk] : catalog.disks())
+        if (disk.active == volume || disk.former == volume)
+            throw Error(ErrorCode::in_use, "{} is the {} volume of {}", what,
+                        disk.active == volume ? "active" : "former active",
+                        catalog.describe({ObjectKind::disk, id}));
+    for (const auto& [id, snapshot] : catalog.snapshots()) {
+        if (leaving.contains(id)) continue;
+        for (const SnapshotDisk& part : snapshot.disks)
+            if (part.volume == volume)
+                throw Error(ErrorCode::in_use, "{} belongs to {}; delete that first", what,
+                            catalog.describe({ObjectKind::snapshot, id}));
+    }
+    for (const Uuid& child : catalog.children(volume))
+        if (!leaving.contains(child))
+            throw Error(ErrorCode::in_use, "{} is the backing file of {}", what,
+                        catalog.describe({ObjectKind::volume, child}));
+    const std::string path = catalog.path(catalog.volume(volume));
+    const Uuid vm = catalog.disk(catalog.volume(volume).disk).vm;
+    if (!vm) return;
+    for (const LiveDisk& disk : engine.vm(vm).disks())
+        for (const LiveLayer& layer : disk.layers)
+            if (layer.path == path)
+                throw Error(ErrorCode::in_use, "{} is a layer of a disk of {}, which is running", what,
+                            catalog.describe({ObjectKind::vm, vm}));
+}
+
+DoomedFiles DoomedFiles::from_plan(const JsonReader& list) {
+    DoomedFiles doomed;
+    for (const JsonReader& entry : list.elements())
+        doomed.files_.push_back({entry.at("pool").string(), entry.at("file").string()});
+    return doomed;
+}
+
+Json DoomedFiles::plan() const {
+    Json list = Json::array();
+    for (const File& file : files_) list.push_back({{"pool", file.pool}, {"file", file.file}});
+    return list;
+}
+
+void DoomedFiles::add(Engine& engine, const Uuid& volume, Changes& changes) {
+    const VolumeRecord& record = engine.catalog().volume(volume);
+    files_.push_back({engine.catalog().pool(record.pool).path, record.file});
+    changes.remove(ObjectKind::volume, volume);
+}
+
+void DoomedFiles::add(std::string pool_directory, std::string file) {
+    files_.push_back({std::move(pool_directory), std::move(file)});
+}
+
+async::Task<> DoomedFiles::unlink_all(Engine& engine) {
+    std::exception_ptr first;
+    for (const File& file : files_) {
+        auto work = [pool = file.pool, name = file.file] { unlink_unused(pool, name); };
+        std::exception_ptr failure;
+        co_await async::keep_failure(engine.files().run(std::move(work)), failure);
+        if (!first) first = failure;
+    }
+    if (first) std::rethrow_exception(first);
+}
+
+}  // namespace volchain::storage
