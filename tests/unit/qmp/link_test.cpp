@@ -82,7 +82,8 @@ Task<> comes_and_goes() {
         const auto qemu = Qemu::start_bare(executor, monitor_at(path));
         co_await owner.until("connected");
         EXPECT_EQ(link.state(), LinkState::connected);
-        std::shared_ptr<Session> session = link.session();
+        // A copy: the link lets go of its own while we wait. NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
+        const std::shared_ptr<Session> session = link.session();
         EXPECT_NE(session, nullptr);
         if (!session) break;
         EXPECT_EQ(session->peer()->pid(), qemu->process.pid());
