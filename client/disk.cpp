@@ -52,6 +52,14 @@ async::Task<> create_overlay(Session& session, Arguments arguments) {
     co_await finish_job(session, job, "volume");
 }
 
+async::Task<> flatten_disk(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.size("speed");
+    const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(disk, "Flatten", options.dict());
+    co_await finish_job(session, job, "volume");
+}
+
 async::Task<> attach_disk(Session& session, Arguments arguments) {
     const MethodOptions options(arguments);
     const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
@@ -98,6 +106,12 @@ std::vector<Verb> disk_verbs() {
          create_overlay,
          {{"backing", "VOLUME", "put the new volume on this one instead: a branch"},
           {"activate", "", "let the branch be the active volume, of a VM that is down"}}},
+        {"disk",
+         "flatten",
+         "DISK",
+         "make the active volume hold everything itself",
+         flatten_disk,
+         {{"speed", "SIZE", "a second, at most"}}},
         {"disk", "attach", "DISK VM [TARGET]", "make a floating disk a disk of a VM that is down",
          attach_disk},
         {"disk", "detach", "DISK", "let a disk of a VM that is down float", detach_disk},

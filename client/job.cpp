@@ -7,6 +7,7 @@
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/show.h"
+#include "client/units.h"
 #include "client/verb.h"
 
 namespace volchain::client {
@@ -45,6 +46,22 @@ async::Task<> cancel_job(Session& session, Arguments arguments) {
     co_await session.call(job, "Cancel");
 }
 
+async::Task<> pause_job(Session& session, Arguments arguments) {
+    const bus::ObjectPath job = co_await session.find("job", arguments.at(0));
+    co_await session.call(job, "Pause");
+}
+
+async::Task<> resume_job(Session& session, Arguments arguments) {
+    const bus::ObjectPath job = co_await session.find("job", arguments.at(0));
+    co_await session.call(job, "Resume");
+}
+
+async::Task<> set_job_speed(Session& session, Arguments arguments) {
+    const std::uint64_t speed = parse_size(arguments.at(1));
+    const bus::ObjectPath job = co_await session.find("job", arguments.at(0));
+    co_await session.call(job, "SetSpeed", speed);
+}
+
 async::Task<> wait_job(Session& session, Arguments arguments) {
     const auto jobs = co_await session.find_all("job", arguments.words_from(0));
     for (const bus::ObjectPath& job : jobs) co_await wait_for_job(session, job);
@@ -62,6 +79,9 @@ std::vector<Verb> job_verbs() {
          {{"running", "", "only those that have not ended"}}},
         {"job", "show", "JOB", "show all there is to say of a job", show_object},
         {"job", "cancel", "JOB", "ask a job to stop and undo what it did", cancel_job},
+        {"job", "pause", "JOB", "let what a job copies stand still", pause_job},
+        {"job", "resume", "JOB", "let a paused job go on", resume_job},
+        {"job", "speed", "JOB SIZE", "limit what a job copies a second; 0 is without limit", set_job_speed},
         {"job", "wait", "JOB...", "wait for the end of jobs, and fail where one failed", wait_job},
     };
 }

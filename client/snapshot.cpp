@@ -49,6 +49,14 @@ async::Task<> set_metadata(Session& session, Arguments arguments) {
     co_await session.call(snapshot, "SetMetadata", options.dict());
 }
 
+async::Task<> delete_snapshot(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.flag("children").size("speed");
+    const bus::ObjectPath snapshot = co_await session.find("snapshot", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(snapshot, "Delete", options.dict());
+    co_await finish_job(session, job);
+}
+
 async::Task<> print_snapshot_config(Session& session, Arguments arguments) {
     const bus::ObjectPath snapshot = co_await session.find("snapshot", arguments.at(0));
     co_await print_config(session, snapshot);
@@ -78,6 +86,13 @@ std::vector<Verb> snapshot_verbs() {
          "change what a snapshot is called",
          set_metadata,
          {{"name", "NAME", "its name from now on"}, {"description", "TEXT", "for people"}}},
+        {"snapshot",
+         "delete",
+         "SNAPSHOT",
+         "let a snapshot go, and merge what its volumes hold into others",
+         delete_snapshot,
+         {{"children", "", "also all snapshots that were taken after it"},
+          {"speed", "SIZE", "a second, at most"}}},
         {"snapshot", "config", "SNAPSHOT", "print the VM's configuration of that instant",
          print_snapshot_config},
     };

@@ -37,15 +37,23 @@ constexpr std::array rules{
     Rule{"org.volchain1.Disk", "Attach", manage_disks},
     Rule{"org.volchain1.Disk", "CreateOverlay", manage_disks},
     Rule{"org.volchain1.Disk", "Detach", manage_disks},
+    Rule{"org.volchain1.Disk", "Flatten", manage_disks},
+    Rule{"org.volchain1.Volume", "Commit", manage_disks},
+    Rule{"org.volchain1.Volume", "Delete", manage_disks},
+    Rule{"org.volchain1.Volume", "Merge", manage_disks},
     Rule{"org.volchain1.VM", "CreateSnapshot", manage_snapshots},
     Rule{"org.volchain1.VM", "GetConfig", read_config},
     Rule{"org.volchain1.VM", "Refresh", manage_vms},
     Rule{"org.volchain1.VM", "SetConfig", manage_vms},
     Rule{"org.volchain1.VM", "Unregister", manage_vms},
     Rule{"org.volchain1.VM", "Update", manage_vms},
+    Rule{"org.volchain1.Snapshot", "Delete", manage_snapshots},
     Rule{"org.volchain1.Snapshot", "GetConfig", read_config},
     Rule{"org.volchain1.Snapshot", "SetMetadata", manage_snapshots},
     Rule{"org.volchain1.Job", "Cancel", manage_jobs},
+    Rule{"org.volchain1.Job", "Pause", manage_jobs},
+    Rule{"org.volchain1.Job", "Resume", manage_jobs},
+    Rule{"org.volchain1.Job", "SetSpeed", manage_jobs},
     Rule{"org.volchain1.Job", "Wait", look},
 };
 
@@ -70,7 +78,7 @@ Authorization::Authorization(bus::Connection& connection, const storage::Engine&
 async::Task<> Authorization::authorize(bus::Call call) {
     const auto action = action_for(call.interface(), call.member());
     if (!action) throw Error(ErrorCode::access_denied, "{} is not allowed to anybody", call.str());
-    const bool own = co_await cancels_own_job(call);
+    const bool own = co_await controls_own_job(call);
     if (own) co_return;
     bus::Polkit::Details details;
     details.emplace("method", call.member());
@@ -78,8 +86,9 @@ async::Task<> Authorization::authorize(bus::Call call) {
     co_await polkit_.check(call, std::string(*action), std::move(details));
 }
 
-async::Task<bool> Authorization::cancels_own_job(bus::Call call) {
-    if (call.interface() != interface_name(storage::ObjectKind::job) || call.member() != "Cancel")
+async::Task<bool> Authorization::controls_own_job(bus::Call call) {
+    const auto action = action_for(call.interface(), call.member());
+    if (call.interface() != interface_name(storage::ObjectKind::job) || action != manage_jobs)
         co_return false;
     const uid_t caller = co_await call.sender_uid();
     const auto& jobs = engine_.catalog().jobs();

@@ -29,7 +29,7 @@ class Authorization final : public bus::Gate {
     async::Task<> authorize(bus::Call call) override;
 
   private:
-    async::Task<bool> cancels_own_job(bus::Call call);
+    async::Task<bool> controls_own_job(bus::Call call);
 
     const storage::Engine& engine_;
     bus::Polkit polkit_;

@@ -2,6 +2,7 @@
 #include "daemon/disk_object.h"
 
 #include "storage/create_overlay.h"
+#include "storage/remove_volumes.h"
 #include "storage/vms.h"
 
 namespace volchain::daemon {
@@ -13,6 +14,7 @@ bus::Interface<DiskObject> DiskObject::table() {
     table.method<&DiskObject::create_overlay>("CreateOverlay", bus::in("options"), bus::out("job"))
         .method<&DiskObject::attach>("Attach", bus::in("vm", "target", "options"), bus::out("job"))
         .method<&DiskObject::detach>("Detach", bus::in("options"), bus::out("job"))
+        .method<&DiskObject::flatten>("Flatten", bus::in("options"), bus::out("job"))
         .property<&DiskObject::id>("Id", bus::Change::never)
         .property<&DiskObject::name>("Name", bus::Change::signalled)
         .property<&DiskObject::pool>("Pool", bus::Change::signalled)
@@ -43,6 +45,15 @@ async::Task<bus::ObjectPath> DiskObject::attach(bus::Call call, Uuid id, bus::Ob
     const Uuid vm_id = id_in(vm, ObjectKind::vm, "vm");
     const uid_t owner = co_await call.sender_uid();
     const Uuid job = co_await storage::attach_disk(engine_, id, vm_id, std::move(target), owner);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> DiskObject::flatten(bus::Call call, Uuid id, bus::Options options) {
+    storage::MergeOptions request;
+    request.speed = options.take<std::uint64_t>("speed", 0);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::flatten_disk(engine_, id, request);
     co_return object_path(ObjectKind::job, job);
 }
 

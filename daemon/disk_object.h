@@ -15,6 +15,7 @@ class DiskObject {
     async::Task<bus::ObjectPath> create_overlay(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> attach(bus::Call call, Uuid id, bus::ObjectPath vm, std::string target,
                                         bus::Options options);
+    async::Task<bus::ObjectPath> flatten(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> detach(bus::Call call, Uuid id, bus::Options options);
 
     [[nodiscard]] std::string id(Uuid id) const { return id.str(); }

@@ -8,6 +8,9 @@ using storage::ObjectKind;
 bus::Interface<JobObject> JobObject::table() {
     bus::Interface<JobObject> table(interface_name(ObjectKind::job), *this);
     table.method<&JobObject::cancel>("Cancel", bus::in(), bus::out())
+        .method<&JobObject::pause>("Pause", bus::in(), bus::out())
+        .method<&JobObject::resume>("Resume", bus::in(), bus::out())
+        .method<&JobObject::set_speed>("SetSpeed", bus::in("speed"), bus::out())
         .method<&JobObject::wait>("Wait", bus::in(), bus::out("state", "error", "result"),
                                   bus::Reply::deferred)
         .property<&JobObject::id>("Id", bus::Change::never)
@@ -22,7 +25,8 @@ bus::Interface<JobObject> JobObject::table() {
         .property<&JobObject::owner>("OwnerUid", bus::Change::never)
         .property<&JobObject::error>("Error", bus::Change::signalled)
         .property<&JobObject::result>("Result", bus::Change::signalled)
-        .property<&JobObject::cancellable>("Cancellable", bus::Change::signalled);
+        .property<&JobObject::cancellable>("Cancellable", bus::Change::signalled)
+        .property<&JobObject::speed>("SpeedBytes", bus::Change::signalled);
     return table;
 }
 
@@ -31,12 +35,31 @@ const storage::JobRecord& JobObject::record(Uuid id) const {
     return engine_.catalog().job(id);
 }
 
-async::Task<> JobObject::cancel(bus::Call, Uuid id) {
+storage::JobPtr JobObject::live(Uuid id) const {
     const storage::JobPtr job = engine_.jobs().find(id);
     if (!job)
         throw Error(ErrorCode::unsupported, "job {} ({}) has ended already", id.str(),
                     engine_.catalog().job(id).kind);
-    job->cancel();
+    return job;
+}
+
+async::Task<> JobObject::cancel(bus::Call, Uuid id) {
+    live(id)->cancel();
+    co_return;
+}
+
+async::Task<> JobObject::pause(bus::Call, Uuid id) {
+    live(id)->pause();
+    co_return;
+}
+
+async::Task<> JobObject::resume(bus::Call, Uuid id) {
+    live(id)->resume();
+    co_return;
+}
+
+async::Task<> JobObject::set_speed(bus::Call, Uuid id, std::uint64_t bytes_per_second) {
+    live(id)->set_speed(bytes_per_second);
     co_return;
 }
 
@@ -49,6 +72,11 @@ async::Task<std::tuple<std::string, TextPair, bus::Dict>> JobObject::wait(bus::C
 bus::ObjectPath JobObject::subject(Uuid id) const {
     const storage::ObjectId subject = record(id).subject;
     return object_path(subject.kind, subject.id);
+}
+
+std::uint64_t JobObject::speed(Uuid id) const {
+    const storage::JobPtr job = engine_.jobs().find(id);
+    return job ? job->speed() : 0;
 }
 
 bool JobObject::cancellable(Uuid id) const {

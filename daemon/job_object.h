@@ -13,6 +13,9 @@ class JobObject {
     [[nodiscard]] bus::Interface<JobObject> table();
 
     async::Task<> cancel(bus::Call call, Uuid id);
+    async::Task<> pause(bus::Call call, Uuid id);
+    async::Task<> resume(bus::Call call, Uuid id);
+    async::Task<> set_speed(bus::Call call, Uuid id, std::uint64_t bytes_per_second);
     async::Task<std::tuple<std::string, TextPair, bus::Dict>> wait(bus::Call call, Uuid id);
 
     [[nodiscard]] std::string id(Uuid id) const { return id.str(); }
@@ -28,8 +31,11 @@ class JobObject {
     [[nodiscard]] TextPair error(Uuid id) const { return error_pair(record(id).error); }
     [[nodiscard]] bus::Dict result(Uuid id) const { return result_dict(record(id).result); }
     [[nodiscard]] bool cancellable(Uuid id) const;
+    [[nodiscard]] std::uint64_t speed(Uuid id) const;
 
   private:
+    /// The one that runs; Unsupported where it has ended.
+    [[nodiscard]] storage::JobPtr live(Uuid id) const;
     /// Of the live job where there is one: it is ahead of what is on disk.
     [[nodiscard]] const storage::JobRecord& record(Uuid id) const;
 

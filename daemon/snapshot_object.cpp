@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/snapshot_object.h"
 
+#include "storage/remove_volumes.h"
 #include "storage/snapshots.h"
 
 namespace volchain::daemon {
@@ -10,6 +11,7 @@ using storage::ObjectKind;
 bus::Interface<SnapshotObject> SnapshotObject::table() {
     bus::Interface<SnapshotObject> table(interface_name(ObjectKind::snapshot), *this);
     table.method<&SnapshotObject::set_metadata>("SetMetadata", bus::in("options"), bus::out())
+        .method<&SnapshotObject::remove>("Delete", bus::in("options"), bus::out("job"))
         .method<&SnapshotObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
         .property<&SnapshotObject::id>("Id", bus::Change::never)
         .property<&SnapshotObject::name>("Name", bus::Change::signalled)
@@ -33,6 +35,16 @@ async::Task<> SnapshotObject::set_metadata(bus::Call, Uuid id, bus::Options opti
     auto description = options.take<std::string>("description");
     options.finish();
     co_await storage::set_snapshot_metadata(engine_, id, std::move(name), std::move(description));
+}
+
+async::Task<bus::ObjectPath> SnapshotObject::remove(bus::Call call, Uuid id, bus::Options options) {
+    storage::MergeOptions request;
+    request.speed = options.take<std::uint64_t>("speed", 0);
+    const bool children = options.take<bool>("children", false);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::delete_snapshot(engine_, id, children, request);
+    co_return object_path(ObjectKind::job, job);
 }
 
 async::Task<std::tuple<Bytes, std::string>> SnapshotObject::get_config(bus::Call, Uuid id) {

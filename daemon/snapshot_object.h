@@ -13,6 +13,7 @@ class SnapshotObject {
     [[nodiscard]] bus::Interface<SnapshotObject> table();
 
     async::Task<> set_metadata(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
     async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);
 
     [[nodiscard]] std::string id(Uuid id) const { return id.str(); }

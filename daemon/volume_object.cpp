@@ -3,13 +3,18 @@
 
 #include <sys/stat.h>
 
+#include "storage/remove_volumes.h"
+
 namespace volchain::daemon {
 
 using storage::ObjectKind;
 
 bus::Interface<VolumeObject> VolumeObject::table() {
     bus::Interface<VolumeObject> table(interface_name(ObjectKind::volume), *this);
-    table.property<&VolumeObject::id>("Id", bus::Change::never)
+    table.method<&VolumeObject::commit>("Commit", bus::in("base", "options"), bus::out("job"))
+        .method<&VolumeObject::merge>("Merge", bus::in("options"), bus::out("job"))
+        .method<&VolumeObject::remove>("Delete", bus::in("options"), bus::out("job"))
+        .property<&VolumeObject::id>("Id", bus::Change::never)
         .property<&VolumeObject::disk>("Disk", bus::Change::signalled)
         .property<&VolumeObject::pool>("Pool", bus::Change::signalled)
         .property<&VolumeObject::path>("Path", bus::Change::signalled)
@@ -24,6 +29,36 @@ bus::Interface<VolumeObject> VolumeObject::table() {
         .property<&VolumeObject::cluster_size>("ClusterBytes", bus::Change::signalled)
         .property<&VolumeObject::bitmaps>("Bitmaps", bus::Change::signalled);
     return table;
+}
+
+async::Task<bus::ObjectPath> VolumeObject::commit(bus::Call call, Uuid id, bus::ObjectPath base,
+                                                  bus::Options options) {
+    storage::MergeOptions request;
+    request.speed = options.take<std::uint64_t>("speed", 0);
+    options.finish();
+    const Uuid base_id = id_in(base, ObjectKind::volume, "base");
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::commit_volume(engine_, id, base_id, request);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> VolumeObject::merge(bus::Call call, Uuid id, bus::Options options) {
+    storage::MergeOptions request;
+    request.speed = options.take<std::uint64_t>("speed", 0);
+    const auto direction =
+        take_word<storage::Direction>(options, "direction").value_or(storage::Direction::automatic);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::merge_volume(engine_, id, direction, request);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> VolumeObject::remove(bus::Call call, Uuid id, bus::Options options) {
+    options.finish();
+    storage::MergeOptions request;
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::delete_volume(engine_, id, request);
+    co_return object_path(ObjectKind::job, job);
 }
 
 bus::ObjectPath VolumeObject::disk(Uuid id) const {
@@ -65,6 +100,7 @@ std::uint32_t VolumeObject::depth(Uuid id) const {
 
 std::string VolumeObject::state(Uuid id) const {
     if (engine_.locks().held({ObjectKind::volume, id})) return "locked";
+    if (engine_.catalog().volume(id).mark == storage::VolumeMark::illegal) return "illegal";
     return std::string(word(engine_.catalog().facts(id).state));
 }
 

@@ -12,6 +12,10 @@ class VolumeObject {
     explicit VolumeObject(storage::Engine& engine) : engine_(engine) {}
     [[nodiscard]] bus::Interface<VolumeObject> table();
 
+    async::Task<bus::ObjectPath> commit(bus::Call call, Uuid id, bus::ObjectPath base, bus::Options options);
+    async::Task<bus::ObjectPath> merge(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
+
     [[nodiscard]] std::string id(Uuid id) const { return id.str(); }
     [[nodiscard]] bus::ObjectPath disk(Uuid id) const;
     [[nodiscard]] bus::ObjectPath pool(Uuid id) const;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// qemu-img, for the little that QMP cannot do. It runs with limits, is told the format of the image and never
-// looks at a backing file, and whatever it writes to stderr counts as a failure, whatever its exit status
+// qemu-img, for the little that QMP cannot do. It runs with limits, is told the format of the image, looks at
+// backing files only where the content of a chain is asked for, and whatever it writes to stderr counts as a failure, whatever its exit status
 // says.
 #pragma once
 
@@ -27,7 +27,18 @@ class QemuImg {
     /// "leaks"). The image must not be open for writing elsewhere: InUse where it is.
     async::Task<Json> check(std::string path, std::string format, async::Deadline deadline) const;
 
+    /// "qemu-img compare": whether both show the same, through all that they stand on.
+    async::Task<bool> same_content(std::string first, std::string first_format, std::string second,
+                                   std::string second_format, async::Deadline deadline) const;
+    /// "qemu-img rebase -u": only the name of the backing file in the header of a qcow2 image; what it shows stays the same
+    /// only where the new one shows what the old one did.
+    async::Task<> change_backing(std::string path, std::string backing, std::string backing_format,
+                                 async::Deadline deadline) const;
+
   private:
+    [[nodiscard]] async::Task<async::RunResult> run(std::vector<std::string> arguments,
+                                                    async::Deadline deadline) const;
+
     std::string program_;
 };
 

@@ -40,6 +40,12 @@ void check_removable(Engine& engine, const Uuid& volume, const std::set<Uuid>& l
                 throw Error(ErrorCode::in_use, "{} belongs to {}; delete that first", what,
                             catalog.describe({ObjectKind::snapshot, id}));
     }
+    check_nothing_stands_on(engine, volume, leaving);
+}
+
+void check_nothing_stands_on(Engine& engine, const Uuid& volume, const std::set<Uuid>& leaving) {
+    const Catalog& catalog = engine.catalog();
+    const std::string what = catalog.describe({ObjectKind::volume, volume});
     for (const Uuid& child : catalog.children(volume))
         if (!leaving.contains(child))
             throw Error(ErrorCode::in_use, "{} is the backing file of {}", what,

@@ -19,6 +19,9 @@ namespace volchain::storage {
 /// and snapshots, that go together with it. Headers are taken as they were last read.
 void check_removable(Engine& engine, const Uuid& volume, const std::set<Uuid>& leaving);
 
+/// The part of it that headers and QEMU tell: InUse where a volume that stays, or a running VM, stands on it.
+void check_nothing_stands_on(Engine& engine, const Uuid& volume, const std::set<Uuid>& leaving);
+
 class DoomedFiles {
   public:
     DoomedFiles() = default;

@@ -6,12 +6,24 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "qmp/storage_daemon.h"
 #include "storage/engine.h"
 
 namespace volchain::storage {
 
+/// A class with a constructor, so that it may be handed to coroutines.
+struct ImageAccess {
+    ImageAccess(std::string image, bool writes) : path(std::move(image)), write(writes) {}
+    std::string path;
+    bool write;
+};
+
+/// A storage daemon that may open these images and nothing else. It runs as the owner of the first one that it writes to,
+/// or of the first one. It is our child and ends with the operation.
+[[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(
+    Engine& engine, std::vector<ImageAccess> images);
 /// A storage daemon that may write to the existing file `image` and open nothing else. It is our child and
 /// ends with the operation.
 [[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& engine,

@@ -51,6 +51,50 @@ void Job::cancel() {
     cancel_asked_ = true;
     record_.state = JobState::cancelling;
     cancelled_.notify();
+    asked_.notify();
+    on_change_();
+}
+
+void Job::pause() {
+    if (copying_ == 0 || finished(record_.state))
+        throw Error(ErrorCode::unsupported, "job {} ({}, step {}) copies nothing that could be paused",
+                    id().str(), record_.kind, record_.step);
+    pause_asked_ = true;
+    asked_.notify();
+}
+
+void Job::resume() {
+    if (record_.state != JobState::paused && !pause_asked_)
+        throw Error(ErrorCode::unsupported, "job {} ({}) is not paused", id().str(), record_.kind);
+    pause_asked_ = false;
+    asked_.notify();
+}
+
+void Job::set_speed(std::uint64_t bytes_per_second) {
+    if (finished(record_.state))
+        throw Error(ErrorCode::unsupported, "job {} ({}) has ended", id().str(), record_.kind);
+    speed_ = bytes_per_second;
+    asked_.notify();
+    on_change_();
+}
+
+Job::Copying::~Copying() {
+    if (--job_->copying_ > 0) return;
+    job_->pause_asked_ = false;
+    job_->go_on();
+}
+
+void Job::halt(std::optional<Error> why) {
+    if (record_.state != JobState::running) return;
+    record_.state = JobState::paused;
+    record_.error = std::move(why);
+    on_change_();
+}
+
+void Job::go_on() {
+    if (record_.state != JobState::paused) return;
+    record_.state = JobState::running;
+    record_.error.reset();
     on_change_();
 }
 
@@ -102,6 +146,7 @@ void Job::progress(std::uint64_t done, std::uint64_t total) {
 }
 
 async::Task<> Job::succeed(Changes changes, Json result) {
+    record_.error.reset();
     record_.result = std::move(result);
     co_await end(std::move(changes), JobState::succeeded);
     log_.info("{} done", record_.kind);

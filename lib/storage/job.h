@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "async/condition.h"
 #include "async/deadline.h"
@@ -37,6 +38,13 @@ class Job {
     [[nodiscard]] bool cancellable() const noexcept { return cancellable_ && !finished(record_.state); }
     /// Asks the operation to undo itself. Unsupported where it cannot be undone any more or has ended.
     void cancel();
+    /// Lets the copying under way stand still, or go on; also on after it has stopped itself (see halt()). Unsupported
+    /// where nothing is being copied.
+    void pause();
+    void resume();
+    /// How fast it may copy, in bytes a second; 0: without limit. It holds for whatever the job still copies.
+    void set_speed(std::uint64_t bytes_per_second);
+    [[nodiscard]] std::uint64_t speed() const noexcept { return speed_; }
     /// Returns when the job has ended.
     async::Task<> wait(async::Deadline deadline);
 
@@ -45,6 +53,24 @@ class Job {
     async::Task<> step(std::string name);
     /// The same for steps that are part of undoing: a cancel does not stop them.
     async::Task<> undo_step(std::string name);
+    /// The same for steps that must be done once the ones before are.
+    async::Task<> step_through(std::string name) { return mark(std::move(name)); }
+    /// While it lives, a cancel is refused: between a switch and the records that follow it.
+    class [[nodiscard]] Unstoppable {
+      public:
+        explicit Unstoppable(Job& job) : job_(&job), before_(std::exchange(job.cancellable_, false)) {
+            job.throw_if_cancelled();
+        }
+        Unstoppable(const Unstoppable&) = delete;
+        Unstoppable& operator=(const Unstoppable&) = delete;
+        ~Unstoppable() { job_->cancellable_ = before_; }
+
+      private:
+        Job* job_;
+        bool before_;
+    };
+    /// The record as it is now, with its plan, among the changes that an operation commits.
+    void put_record(Changes& changes) const { changes.put(record_); }
     /// A step in a hurry: no record, only the failpoint. Recovery finds the step before it.
     void pass(std::string name);
     /// What recovery needs, written with the next step or changes.
@@ -57,6 +83,25 @@ class Job {
     template <typename T>
     async::Task<T> or_cancel(async::Task<T> operation);
     void progress(std::uint64_t done, std::uint64_t total);
+
+    // --- for what copies on its behalf (block_job.h) ---
+    /// While it lives, the job can be paused.
+    class [[nodiscard]] Copying {
+      public:
+        explicit Copying(Job& job) : job_(&job) { ++job_->copying_; }
+        Copying(const Copying&) = delete;
+        Copying& operator=(const Copying&) = delete;
+        ~Copying();
+
+      private:
+        Job* job_;
+    };
+    [[nodiscard]] bool pause_asked() const noexcept { return pause_asked_; }
+    /// Returns when the user has asked for something: a pause, another speed, a cancel. Timeout at the deadline.
+    async::Task<> asked(async::Deadline deadline) { return asked_.wait(deadline, "a wish of the user"); }
+    /// The copying stands still; `why`: none where the user wished so. Shown as state "paused", with the error.
+    void halt(std::optional<Error> why);
+    void go_on();
 
     /// The end. `changes` are what the operation changes with it. Does not fail: while the state directory
     /// cannot be written, the job stays where it is and tries again. What is told of an error begins with the
@@ -78,8 +123,12 @@ class Job {
     Logger log_;
     bool cancellable_ = true;
     bool cancel_asked_ = false;
+    bool pause_asked_ = false;
+    std::uint64_t speed_ = 0;
+    unsigned copying_ = 0;
     async::Condition ended_;
     async::Condition cancelled_;
+    async::Condition asked_;
 };
 
 using JobPtr = std::shared_ptr<Job>;

@@ -40,6 +40,11 @@ struct ObjectId {
     return Json{{"kind", word(object.kind)}, {"id", object.id.str()}};
 }
 
+/// An id in a plan of ours; nil where it is none.
+[[nodiscard]] inline Uuid id_in(const JsonReader& value) {
+    return Uuid::parse(value.string()).value_or(Uuid{});
+}
+
 /// A directory in which volumes live.
 struct PoolRecord {
     Uuid id;

@@ -4,6 +4,7 @@
 #include "storage/create_disk.h"
 #include "storage/create_overlay.h"
 #include "storage/create_snapshot.h"
+#include "storage/remove_volumes.h"
 
 namespace volchain::storage {
 namespace {
@@ -17,6 +18,11 @@ struct Recovery {
 constexpr std::array recoveries{
     Recovery{"create-snapshot", locks_of_create_snapshot, recover_create_snapshot},
     Recovery{"create-overlay", locks_of_create_overlay, recover_create_overlay},
+    Recovery{"delete-snapshot", locks_of_remove_volumes, recover_remove_volumes},
+    Recovery{"merge-volume", locks_of_remove_volumes, recover_remove_volumes},
+    Recovery{"commit-volume", locks_of_remove_volumes, recover_remove_volumes},
+    Recovery{"delete-volume", locks_of_remove_volumes, recover_remove_volumes},
+    Recovery{"flatten-disk", locks_of_remove_volumes, recover_remove_volumes},
     Recovery{"create-disk", locks_of_create_disk, recover_create_disk},
 };
 

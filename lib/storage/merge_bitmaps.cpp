@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+#include "storage/merge_bitmaps.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/log.h"
+#include "base/text.h"
+
+namespace volchain::storage {
+namespace {
+
+bool tracks(const qmp::DirtyBitmap* bitmap) {
+    return bitmap != nullptr && bitmap->persistent && bitmap->recording && !bitmap->inconsistent;
+}
+
+/// A name's bitmap in each of the layers, topmost first; null where a layer has none.
+using Column = std::vector<const qmp::DirtyBitmap*>;
+
+Column column_of(const std::vector<const qmp::Node*>& layers, const std::string& name) {
+    Column column;
+    for (const qmp::Node* layer : layers) column.push_back(layer->bitmap(name));
+    return column;
+}
+
+/// Whether the recording is whole: from the top layer down to where it began.
+bool whole(const Column& column) {
+    const auto end = std::find_if_not(column.begin(), column.end(), tracks);
+    if (end == column.begin()) return false;
+    const bool nothing_below =
+        std::all_of(end, column.end(), [](const auto* bitmap) { return bitmap == nullptr; });
+    const bool same_granularity = std::all_of(column.begin(), end, [&](const auto* bitmap) {
+        return bitmap->granularity == column.front()->granularity;
+    });
+    return nothing_below && same_granularity;
+}
+
+class Actions {
+  public:
+    void remove(const qmp::Node& node, const std::string& name) {
+        add("block-dirty-bitmap-remove", {{"node", node.name}, {"name", name}});
+    }
+    void create(const qmp::Node& node, const std::string& name, std::uint64_t granularity) {
+        add("block-dirty-bitmap-add",
+            {{"node", node.name}, {"name", name}, {"granularity", granularity}, {"persistent", true}});
+    }
+    void merge(const qmp::Node& target, const std::string& name, Json sources) {
+        add("block-dirty-bitmap-merge",
+            {{"node", target.name}, {"target", name}, {"bitmaps", std::move(sources)}});
+    }
+    [[nodiscard]] std::optional<Json> transaction() && {
+        if (actions_.empty()) return std::nullopt;
+        return Json{{"actions", std::move(actions_)}};
+    }
+
+  private:
+    void add(std::string_view type, Json data) {
+        actions_.push_back({{"type", type}, {"data", std::move(data)}});
+    }
+    Json actions_ = Json::array();
+};
+
+void unite(const MergedLayers& merged, const std::string& name, const Column& column, Actions& actions) {
+    Json sources = Json::array();
+    for (std::size_t i = 0; i < column.size(); ++i)
+        if (column[i] != nullptr && merged.layers[i] != merged.survivor)
+            sources.push_back({{"node", merged.layers[i]->name}, {"name", name}});
+    if (sources.empty()) return;
+    if (merged.survivor->bitmap(name) == nullptr)
+        actions.create(*merged.survivor, name, column.front()->granularity);
+    actions.merge(*merged.survivor, name, std::move(sources));
+}
+
+/// The recording is not whole, or ended before: nothing may be left that looks like one.
+void forget(const MergedLayers& merged, const std::string& name, Actions& actions) {
+    if (merged.survivor->bitmap(name) != nullptr) actions.remove(*merged.survivor, name);
+    const bool claimed = merged.above != nullptr && merged.above->bitmap(name) != nullptr;
+    const bool elsewhere = merged.top != merged.survivor && merged.top != merged.layers.front();
+    if (!claimed || !elsewhere || merged.top->bitmap(name) == nullptr) return;
+    actions.remove(*merged.top, name);
+    log().warning("bitmap {} goes: a layer that was merged had lost its part of it", quote(name));
+}
+
+}  // namespace
+
+std::optional<Json> bitmap_transaction(const MergedLayers& merged) {
+    std::set<std::string> names;
+    for (const qmp::Node* layer : merged.layers)
+        for (const qmp::DirtyBitmap& bitmap : layer->bitmaps)
+            if (bitmap.persistent) names.insert(bitmap.name);
+    Actions actions;
+    for (const std::string& name : names) {
+        const Column column = column_of(merged.layers, name);
+        if (whole(column))
+            unite(merged, name, column, actions);
+        else
+            forget(merged, name, actions);
+    }
+    return std::move(actions).transaction();
+}
+
+}  // namespace volchain::storage
