@@ -84,10 +84,9 @@ void make_file(const std::string& pool_path, const std::string& file, const Sett
     }
 }
 
-void remove_file(const std::string& pool_path, const std::string& file) {
+void remove_half_made(const std::string& pool_path, const std::string& file) {
     const UniqueFd pool = open_directory(pool_path);
-    if (::unlinkat(pool.get(), file.c_str(), 0) < 0 && errno != ENOENT)
-        throw system_error(errno, "cannot remove " + quote(pool_path + "/" + file));
+    (void)remove_file(pool.get(), file);
 }
 
 void flush_file(const std::string& pool_path, const std::string& file) {
@@ -164,7 +163,7 @@ class CreateDisk {
     async::Task<> undo(Error reason) {
         std::exception_ptr failure;
         co_await async::keep_failure(job_->undo_step("undo"), failure);
-        auto work = [pool = pool_path_, file = plan_.file] { remove_file(pool, file); };
+        auto work = [pool = pool_path_, file = plan_.file] { remove_half_made(pool, file); };
         if (!failure) co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
         if (failure) reason = Error(reason.code(), "{}; {}", reason.what(), to_error(failure).what());
         co_await job_->fail(Changes{}, std::move(reason));
