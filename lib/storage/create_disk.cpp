@@ -18,8 +18,6 @@ namespace volchain::storage {
 namespace {
 
 constexpr const char* node_name = "disk";
-/// Writing zeroes all over a large disk takes its time; progress and cancel are there meanwhile.
-constexpr auto format_limit = std::chrono::hours(24);
 constexpr auto progress_interval = std::chrono::seconds(1);
 
 /// What create_disk works with, and what recovery needs.
@@ -114,15 +112,16 @@ Json create_options(const DiskRequest& request, const std::string& path) {
     return options;
 }
 
-/// Shows progress until the job in the storage daemon has ended; a cancel breaks it off.
-async::Task<> follow(JobPtr job, qmp::Job& creation) {
+/// Shows progress until the job in the storage daemon has ended, which has no limit: writing zeroes all over a large
+/// disk takes its time. A cancel breaks it off.
+async::Task<> follow(JobPtr job, qmp::Job& creation, async::Clock::duration command_timeout) {
     while (!creation.ended()) {
         std::exception_ptr waited;
         co_await async::keep_failure(creation.until_ended(async::after(progress_interval)), waited);
         if (waited && to_error(waited).code() != ErrorCode::timeout) std::rethrow_exception(waited);
         job->throw_if_cancelled();
         if (creation.ended()) break;
-        const auto info = co_await creation.query(async::after(format_limit));
+        const auto info = co_await creation.query(async::after(command_timeout));
         job->progress(info.current, info.total);
     }
     co_await creation.finish(async::after(progress_interval * 30));
@@ -141,7 +140,7 @@ async::Task<> format_file(Engine& engine, JobPtr job, DiskRequest request, std::
     arguments["options"] = create_options(request, path);
     qmp::Job creation(session, "create-disk");
     co_await creation.start("blockdev-create", std::move(arguments), soon);
-    co_await follow(job, creation);
+    co_await follow(job, creation, engine.settings().command_timeout);
     (void)co_await helper->stop(async::after(engine.settings().command_timeout));
 }
 
