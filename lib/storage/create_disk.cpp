@@ -160,10 +160,13 @@ class CreateDisk {
     }
 
     async::Task<> undo(Error reason) {
+        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
         std::exception_ptr failure;
         co_await async::keep_failure(job_->undo_step("undo"), failure);
+        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
+        failure = nullptr;
         auto work = [pool = pool_path_, file = plan_.file] { remove_half_made(pool, file); };
-        if (!failure) co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
+        co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
         if (failure) reason = Error(reason.code(), "{}; {}", reason.what(), to_error(failure).what());
         co_await job_->fail(Changes{}, std::move(reason));
     }
