@@ -180,9 +180,13 @@ class CreateSnapshot {
         co_await conclude(window);
     }
 
-    /// The part that is in a hurry: nothing is written between the freeze and the thaw.
+    /// The part that is in a hurry: nothing is written between the freeze and the thaw. Where nobody is frozen the
+    /// plan is written, as it says which disks were left out.
     async::Task<> switch_over(FreezeWindow& window) {
-        job_->pass("switch");
+        if (quiesce_ == QuiesceMode::off)
+            co_await job_->step("switch");
+        else
+            job_->pass("switch");
         job_->no_return();
         switched_ = true;
         std::exception_ptr failure;
