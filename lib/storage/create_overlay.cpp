@@ -108,8 +108,11 @@ async::Task<> run(Engine& engine, JobPtr job, Overlays overlays) {
     co_await operation.run();
 }
 
-void check_backing(const Catalog& catalog, const OverlayRequest& request) {
+void check_request(const Catalog& catalog, const OverlayRequest& request) {
     const DiskRecord& disk = catalog.disk(request.disk);
+    const auto refusal = not_to_be_covered(disk);
+    if (refusal && (request.backing.nil() || request.activate))
+        throw refusal->during(catalog.describe({ObjectKind::disk, disk.id}));
     if (request.backing.nil()) {
         if (request.activate)
             throw Error(ErrorCode::invalid_argument,
@@ -139,7 +142,7 @@ std::vector<ObjectId> vm_and_disk(const Uuid& vm, const Uuid& disk) {
 
 async::Task<Uuid> create_overlay(Engine& engine, OverlayRequest request) {
     const Catalog& catalog = engine.catalog();
-    check_backing(catalog, request);
+    check_request(catalog, request);
     const Uuid vm = catalog.disk(request.disk).vm;
     bool live = false;
     if (vm) {

@@ -55,8 +55,7 @@ std::optional<Error> unfit(Engine& engine, const Uuid& vm, const Uuid& disk, boo
     const Catalog& catalog = engine.catalog();
     const DiskRecord& record = catalog.disk(disk);
     const VolumeFacts& facts = catalog.facts(record.active);
-    if (record.shareable)
-        return Error(ErrorCode::unsupported, "it is shared with other VMs, which would not notice");
+    if (auto refusal = not_to_be_covered(record)) return refusal;
     if (live && engine.vm(vm).find_disk(catalog.path(catalog.volume(record.active))) == nullptr)
         return Error(ErrorCode::not_running,
                      "the running VM does not have it, or runs on another volume of it");

@@ -60,6 +60,11 @@ async::Task<qmp::ImageLock> lock_image(Engine& engine, Uuid volume, bool writer)
 
 }  // namespace
 
+std::optional<Error> not_to_be_covered(const DiskRecord& disk) {
+    if (!disk.shareable) return std::nullopt;
+    return Error(ErrorCode::unsupported, "it is shared with other VMs, which would not notice");
+}
+
 std::string PlannedOverlay::compact() const {
     std::string text = volume.str();
     std::erase(text, '-');

@@ -125,6 +125,9 @@ class Overlays {
     std::map<Uuid, VolumeFacts> facts_;  ///< of the new volumes
 };
 
+/// Why a disk may not get a new active volume, whoever wants it; none where it may.
+[[nodiscard]] std::optional<Error> not_to_be_covered(const DiskRecord& disk);
+
 /// The bitmaps that tracking goes on with in an overlay: persistent, recording, consistent.
 [[nodiscard]] std::vector<qmp::DirtyBitmap> carried_bitmaps(const std::vector<qmp::DirtyBitmap>& bitmaps);
 
