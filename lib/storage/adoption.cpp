@@ -33,6 +33,8 @@ class Adopter {
             known_pools_.emplace_back(pool.path, id);
         }
         for (const auto& [id, disk] : catalog.disks()) disk_names_.push_back(disk.name);
+        const auto& claimed = catalog.claimed_disk_names();
+        disk_names_.insert(disk_names_.end(), claimed.begin(), claimed.end());
     }
 
     void take(const LiveDisk& live) {

@@ -237,7 +237,8 @@ async::Task<Uuid> create_disk(Engine& engine, DiskRequest request) {
 
     JobRequest job("create-disk", {ObjectKind::pool, request.pool}, request.owner_uid);
     job.plan = plan.json();
-    Operation operation = [&engine, plan, request](JobPtr started) {
+    auto claim = std::make_shared<Catalog::DiskNameClaim>(engine.catalog(), request.name);
+    Operation operation = [&engine, plan, request, claim = std::move(claim)](JobPtr started) {
         return run(engine, std::move(started), plan, request);
     };
     co_return co_await engine.jobs().start(std::move(job), std::move(operation));
