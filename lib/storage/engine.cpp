@@ -12,10 +12,15 @@ namespace volchain::storage {
 namespace {
 
 /// How long a start waits for operations of an earlier life to be settled before it lets the daemon be used.
+/// And how long for the first look at all images.
+constexpr auto first_look_limit = std::chrono::seconds(15);
 constexpr auto recovery_limit = std::chrono::seconds(20);
 /// How long a stop waits for operations to end by themselves.
 constexpr auto stop_limit = std::chrono::seconds(30);
 constexpr auto last_manifests_limit = std::chrono::seconds(5);
+constexpr auto last_thaw_limit = std::chrono::seconds(10);
+/// How long who wants to make a pool waits for others who do.
+constexpr auto new_pools_limit = std::chrono::seconds(60);
 
 }  // namespace
 
@@ -44,8 +49,8 @@ async::Task<> Engine::start() {
     // First of all, as those who were left frozen cannot wait.
     for (const auto& [id, record] : catalog_.vms()) (void)attend(record);
 
-    co_await inspect_volumes(catalog_.ids(ObjectKind::volume));
-    for (const Uuid& pool : catalog_.ids(ObjectKind::pool)) co_await inspect_pool(pool, true);
+    tasks_.spawn(look_at_images(), "looking at all images");
+    co_await wait_for_images(async::after(first_look_limit));
 
     // Recovery takes its locks before anybody else can; only then are the disks of running VMs held against
     // records.
@@ -74,13 +79,35 @@ async::Task<> Engine::look_at_vms() {
 async::Task<> Engine::stop() {
     co_await async::ignore_cancellation();
     co_await jobs_.stop(async::after(stop_limit));
+    co_await thaw_all();
+    stopping_ = true;
     co_await tasks_.stop();
     // What a pool that is away keeps from being written now is written after the next start.
     std::exception_ptr left;
     co_await async::keep_failure(
         async::with_deadline(write_manifests_now(), async::after(last_manifests_limit), "the manifests"),
         left);
-    for (auto& [id, vm] : vms_) co_await vm->stop();
+    // Calls are still answered, and some let go of a VM.
+    const auto vms = vms_;
+    for (const auto& [id, vm] : vms) co_await vm->stop();
+}
+
+/// A guest that is left frozen stays so until the next start.
+async::Task<> Engine::thaw_all() {
+    const async::Deadline end = async::after(last_thaw_limit);
+    for (const Uuid& id : catalog_.ids(ObjectKind::vm)) {
+        if (!catalog_.frozen_since(id)) continue;
+        std::exception_ptr timeout;
+        co_await async::keep_failure(wait_thawed(id, end), timeout);
+        if (catalog_.frozen_since(id))
+            log()
+                .with("VOLCHAIN_VM", id.str())
+                .error(
+                    "{}: its guest may be FROZEN, and its agent does not answer to the thaw; it will be "
+                    "thawed "
+                    "when volchaind is started again",
+                    catalog_.describe({ObjectKind::vm, id}));
+    }
 }
 
 void Engine::spawn(async::Task<> task, std::string what) noexcept {
@@ -117,17 +144,37 @@ Vm& Engine::attend(const VmRecord& record) {
 async::Task<> Engine::neglect(Uuid id) {
     const auto found = vms_.find(id);
     if (found == vms_.end()) co_return;
-    const std::unique_ptr<Vm> vm = std::move(found->second);
+    const std::shared_ptr<Vm> vm = std::move(found->second);
     vms_.erase(found);
     adoption_waits_.erase(id);
     co_await vm->stop();
 }
 
 async::Task<> Engine::attend_anew(VmRecord record) {
-    const std::unique_ptr<Vm> before = std::move(vms_[record.id]);
-    (void)attend(record);
-    if (before) co_await before->stop();
-    vm(record.id).start();
+    // Until its tasks have ended: a thaw that it was sending is the new one's to send.
+    const std::shared_ptr<Vm> before = vms_.at(record.id);
+    co_await before->stop();
+    attend(record).start();
+}
+
+async::Task<bool> Engine::runs(Uuid id) {
+    co_await vm(id).look_now(async::after(settings_.greeting_timeout * 2));
+    const Vm& now = vm(id);
+    if (now.down()) co_return false;
+    (void)now.session();  // throws Unreachable, and why
+    now.check_manager(catalog_.vm(id));
+    co_return true;
+}
+
+async::Task<bool> Engine::ready_to_work(Uuid id) {
+    const bool running = co_await runs(id);
+    if (!running) co_return false;
+    const auto held = locks_.take({{ObjectKind::vm, id}}, "having its disks looked at", Uuid{});
+    const bool known = co_await vm(id).disks_are_known();
+    if (known) co_return true;
+    co_await vm(id).read_disks();
+    co_await adopt_disks(id);
+    co_return true;
 }
 
 void Engine::vm_changed(const Uuid& id) {

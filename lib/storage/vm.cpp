@@ -57,6 +57,9 @@ void Vm::start() {
 
 async::Task<> Vm::stop() {
     co_await async::ignore_cancellation();
+    stopped_ = true;
+    no_session_ = "it is not looked after any more";
+    changed_.notify();
     if (link_) co_await link_->stop();
     session_.reset();
     co_await tasks_.stop();
@@ -86,11 +89,38 @@ LiveDisk* Vm::find_disk(const std::string& active_path) {
 // --- the connection
 // --------------------------------------------------------------------------------------------------
 
+void Vm::throw_if_stopped() const {
+    if (stopped_)
+        throw Error(ErrorCode::busy, "VM {} was unregistered meanwhile, or is given other sockets",
+                    id_.str());
+}
+
 async::Task<> Vm::look_now(async::Deadline deadline) {
+    const std::shared_ptr<const Vm> kept = shared_from_this();
+    throw_if_stopped();
     if (!link_ || live()) co_return;
     const std::uint64_t before = attempts_;
     link_->poke();
-    while (!live() && attempts_ == before) co_await changed_.wait(deadline, "the answer of the VM's monitor");
+    while (!live() && attempts_ == before) {
+        co_await changed_.wait(deadline, "the answer of the VM's monitor");
+        throw_if_stopped();
+    }
+}
+
+async::Task<> Vm::wait_changed(async::Deadline deadline) {
+    const std::shared_ptr<const Vm> kept = shared_from_this();
+    throw_if_stopped();
+    co_await changed_.wait(deadline, "a change of the VM");
+    throw_if_stopped();
+}
+
+void Vm::check_manager(const VmRecord& record) const {
+    if (manager_.empty() || record.foreign_manager) return;
+    throw Error(
+        ErrorCode::unsupported,
+        "VM {} is run by {}, which would not know of new overlays and could not start the VM with them; "
+        "register it with foreign-manager=true if you see to that",
+        quote(record.name), manager_);
 }
 
 async::Task<> Vm::on_connected(std::shared_ptr<qmp::Session> session) {
