@@ -64,6 +64,27 @@ async::Task<> Engine::start() {
     write_manifests();
 }
 
+async::Task<> Engine::look_at_images() {
+    co_await async::ignore_cancellation();  // as inspect_volumes() does, for the same reason
+    async::TaskGroup looks(executor_);
+    for (const Uuid& pool : catalog_.ids(ObjectKind::pool))
+        looks.spawn(inspect_pool(pool, true), "looking at a pool");
+    looks.spawn(inspect_volumes(catalog_.ids(ObjectKind::volume)), "looking at all images");
+    co_await looks.drain();
+    images_looked_at_ = true;
+    images_seen_.notify();
+}
+
+/// A pool on a server that is away must not keep all others waiting.
+async::Task<> Engine::wait_for_images(async::Deadline deadline) {
+    try {
+        while (!images_looked_at_) co_await images_seen_.wait(deadline, "the first look at all images");
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::timeout) throw;
+        log().warning("some images could not be looked at yet: a pool does not answer; the start goes on");
+    }
+}
+
 /// So that the first who asks is told what runs. A monitor that does not answer is waited for by its VM.
 async::Task<> Engine::look_at_vms() {
     const auto look = [](Vm& vm, async::Deadline deadline) -> async::Task<> {
@@ -311,18 +332,36 @@ async::Task<> Engine::inspect_pool(Uuid pool, bool probe_reflink) {
                          known.reflink != status.reflink || known.capacity != status.capacity;
     known = status;
     if (changed) tell({ObjectKind::pool, pool}, ChangeKind::changed);
-    // What could not be written while it was away.
+    // What could not be seen, and not be written, while it was away; where another file system is mounted over its
+    // directory, that shows in the capacity.
+    if (changed && status.state != PoolState::missing) co_await inspect_volumes(doubtful_volumes(pool));
     if (changed && status.state == PoolState::ok && !catalog_.stale_manifests().empty()) write_manifests();
 }
 
 async::Task<> Engine::watch_pools() {
     while (true) {
         co_await async::sleep_until(async::after(settings_.pool_check_interval));
-        for (const Uuid& pool : catalog_.ids(ObjectKind::pool)) {
-            const bool was_missing = pool_status(pool).state == PoolState::missing;
-            co_await inspect_pool(pool, was_missing);
-        }
+        for (const Uuid& pool : catalog_.ids(ObjectKind::pool))
+            if (!pools_looked_at_.contains(pool)) tasks_.spawn(look_at_pool(pool), "looking at a pool");
     }
+}
+
+/// One look at a pool at a time: one that does not answer has no further ones waiting behind the first.
+async::Task<> Engine::look_at_pool(Uuid pool) {
+    pools_looked_at_.insert(pool);
+    const bool was_missing = pool_status(pool).state == PoolState::missing;
+    std::exception_ptr failure;
+    co_await async::keep_failure(inspect_pool(pool, was_missing), failure);
+    pools_looked_at_.erase(pool);
+    if (failure) std::rethrow_exception(failure);
+}
+
+/// The volumes of a pool in which something was amiss.
+std::vector<Uuid> Engine::doubtful_volumes(const Uuid& pool) const {
+    std::vector<Uuid> volumes;
+    for (const auto& [id, volume] : catalog_.volumes())
+        if (volume.pool == pool && catalog_.facts(id).state != VolumeState::ok) volumes.push_back(id);
+    return volumes;
 }
 
 // --- manifests
