@@ -145,11 +145,7 @@ async::Task<Uuid> create_overlay(Engine& engine, OverlayRequest request) {
     check_request(catalog, request);
     const Uuid vm = catalog.disk(request.disk).vm;
     bool live = false;
-    if (vm) {
-        co_await engine.vm(vm).look_now(async::after(engine.settings().greeting_timeout * 2));
-        live = engine.vm(vm).live();
-        if (!live && !engine.vm(vm).down()) (void)engine.vm(vm).session();  // throws Unreachable, and why
-    }
+    if (vm) live = co_await engine.ready_to_work(vm);
     if (live && request.activate)
         throw Error(ErrorCode::running,
                     "{} is running: another branch of a disk can be activated when it is down",

@@ -346,12 +346,8 @@ async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
     (void)catalog.vm(request.vm);
     if (!request.name.empty()) check_snapshot_name(catalog, request.vm, request.name);
     check_description(request.description);
+    const bool live = co_await engine.ready_to_work(request.vm);
     const std::vector<Uuid> disks = chosen_disks(catalog, request);
-
-    co_await engine.vm(request.vm).look_now(async::after(engine.settings().greeting_timeout * 2));
-    const bool live = engine.vm(request.vm).live();
-    if (!live && !engine.vm(request.vm).down())
-        (void)engine.vm(request.vm).session();  // throws Unreachable, and why
 
     Overlays overlays(engine, live ? request.vm : Uuid{}, request.on_disk_failure);
     for (const Uuid& disk : disks) {

@@ -155,11 +155,12 @@ const Vm& Engine::vm(const Uuid& id) const {
 }
 
 Vm& Engine::attend(const VmRecord& record) {
-    auto& place = vms_[record.id];
-    place = std::make_unique<Vm>(executor_, record, settings_, static_cast<VmOwner&>(*this));
+    if (stopping_) throw Error(ErrorCode::cancelled, "no VM is taken on any more: shutting down");
+    const auto vm = std::make_shared<Vm>(executor_, record, settings_, static_cast<VmOwner&>(*this));
+    vms_[record.id] = vm;
     if (catalog_.frozen_since(record.id))
-        place->spawn(thaw_until_answered(*this, *place, place->boots()), "thawing the guest");
-    return *place;
+        vm->spawn(thaw_until_answered(*this, *vm, vm->boots()), "thawing the guest");
+    return *vm;
 }
 
 async::Task<> Engine::neglect(Uuid id) {
@@ -230,24 +231,38 @@ async::Task<> Engine::adopt_when_free(Uuid id) {
 
 async::Task<> Engine::adopt_disks(Uuid id) {
     const VmRecord record = catalog_.vm(id);
-    if (record.adopt) {
-        Adoption adoption = adopt(catalog_, record, vm(id).disks());
-        std::vector<Uuid> added;
-        for (const VolumeRecord& volume : adoption.volumes) added.push_back(volume.id);
-        std::vector<Uuid> new_pools;
-        for (const auto& [pool, path] : adoption.pool_paths)
-            if (!pool_status_.contains(pool)) new_pools.push_back(pool);
-        if (!adoption.changes.empty()) {
-            adoption.changes.put(ManifestStale{id, true});
-            co_await catalog_.commit(std::move(adoption.changes), Durability::power);
-            for (const Uuid& pool : new_pools) co_await inspect_pool(pool, true);
-            co_await inspect_volumes(std::move(added));
-            write_manifests();
-        }
+    try {
+        vm(id).check_manager(record);
+    } catch (const Error& error) {
+        log().with("VOLCHAIN_VM", id.str()).warning("its disks are left alone: {}", error.what());
+        co_return;
     }
+    if (record.adopt) co_await adopt_new_disks(record);
     for (const auto& [device, why] : unmanaged(id))
         log().with("VOLCHAIN_VM", id.str()).notice("device {} is not managed: {}", quote(device), why);
     tell({ObjectKind::vm, id}, ChangeKind::changed);
+}
+
+async::Task<> Engine::adopt_new_disks(VmRecord record) {
+    std::vector<Uuid> added;
+    std::vector<Uuid> new_pools;
+    {
+        const auto turn = co_await turn_for_new_pools();
+        Adoption adoption = adopt(catalog_, record, vm(record.id).disks());
+        for (const VolumeRecord& volume : adoption.volumes) added.push_back(volume.id);
+        for (const auto& [pool, path] : adoption.pool_paths)
+            if (!pool_status_.contains(pool)) new_pools.push_back(pool);
+        if (adoption.changes.empty()) co_return;
+        adoption.changes.put(ManifestStale{record.id, true});
+        co_await catalog_.commit(std::move(adoption.changes), Durability::power);
+    }
+    for (const Uuid& pool : new_pools) co_await inspect_pool(pool, true);
+    co_await inspect_volumes(std::move(added));
+    write_manifests();
+}
+
+async::Task<async::Mutex::Guard> Engine::turn_for_new_pools() {
+    co_return co_await new_pools_.lock(async::after(new_pools_limit), "making a pool");
 }
 
 std::vector<UnmanagedDevice> Engine::unmanaged(const Uuid& id) const {

@@ -341,10 +341,12 @@ void Overlays::make_known() {
     for (const PlannedOverlay& overlay : kept()) {
         if (const auto found = facts_.find(overlay.volume); found != facts_.end())
             engine_.catalog().set_facts(overlay.volume, found->second);
-        LiveDisk* const disk = live() ? engine_.vm(vm_).find_disk(parent_path(overlay)) : nullptr;
+        if (!live()) continue;
+        const std::string parent = parent_path(overlay);
+        const LiveDisk* const disk = engine_.vm(vm_).find_disk(parent);
         if (disk == nullptr) continue;
-        disk->layers.insert(disk->layers.begin(), LiveLayer{overlay.node(), "qcow2", path_of(overlay)});
-        disk->bitmaps = carried_bitmaps(disk->bitmaps);
+        engine_.vm(vm_).cover(parent, LiveLayer{overlay.node(), "qcow2", path_of(overlay)},
+                              carried_bitmaps(disk->bitmaps));
     }
 }
 

@@ -95,6 +95,7 @@ async::Task<Uuid> create_pool(Engine& engine, std::string name, std::string path
     auto resolve = [path, create] { return resolve_pool_path(path, create); };
     PoolRecord pool;
     pool.path = co_await engine.files().run(std::move(resolve));
+    const auto turn = co_await engine.turn_for_new_pools();
     for (const auto& [id, other] : engine.catalog().pools())
         if (other.name == name || other.path == pool.path)
             throw Error(ErrorCode::already_exists, "{} has {} already",

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "qmp/command_line.h"
 
 namespace volchain::storage {
 namespace {
@@ -126,6 +127,9 @@ void Vm::check_manager(const VmRecord& record) const {
 async::Task<> Vm::on_connected(std::shared_ptr<qmp::Session> session) {
     co_await read_chardevs(session);
     co_await read_state(session);
+    only_client_ = session->peer() && qmp::one_qmp_monitor(qmp::command_line_of(session->peer()->pid()));
+    // Before the disks: what comes in between shows as a difference.
+    roots_ = co_await qmp::read_device_roots(session, async::after(settings_.command_timeout));
     disks_ = co_await read_live_disks(session, settings_);
     session_ = session;
     ++attempts_;
@@ -137,19 +141,50 @@ async::Task<> Vm::on_connected(std::shared_ptr<qmp::Session> session) {
 }
 
 async::Task<> Vm::read_state(std::shared_ptr<qmp::Session> session) {
+    const std::uint64_t events = state_events_;
     const Json status =
         co_await session->execute("query-status", Json::object(), async::after(settings_.command_timeout));
+    if (state_events_ != events) co_return;  // what they said is at least as new
     set_state(state_of(JsonReader(status, "query-status", ErrorCode::qemu_failed).at("status").string()));
 }
 
 async::Task<> Vm::read_disks() {
     const std::shared_ptr<qmp::Session> from = session();
+    auto roots = co_await qmp::read_device_roots(from, async::after(settings_.command_timeout));
     auto disks = co_await read_live_disks(from, settings_);
-    if (session_ == from) disks_ = std::move(disks);
+    if (session_ != from) co_return;
+    roots_ = std::move(roots);
+    disks_ = std::move(disks);
+}
+
+async::Task<bool> Vm::disks_are_known() {
+    const std::shared_ptr<qmp::Session> from = session();
+    const async::Deadline deadline = async::after(settings_.command_timeout);
+    const qmp::DeviceRoots roots = co_await qmp::read_device_roots(from, deadline);
+    if (session_ != from || roots != roots_) co_return false;
+    if (only_client_) co_return true;
+    const qmp::RootBitmaps bitmaps = co_await qmp::read_root_bitmaps(from, deadline);
+    if (session_ != from) co_return false;
+    for (LiveDisk& disk : disks_) {
+        const auto found = bitmaps.find(disk.active().node);
+        if (found == bitmaps.end()) co_return false;  // beneath a filter, where this question does not reach
+        disk.bitmaps = found->second;
+    }
+    co_return true;
+}
+
+void Vm::cover(const std::string& active_path, LiveLayer overlay, std::vector<qmp::DirtyBitmap> bitmaps) {
+    LiveDisk* const disk = find_disk(active_path);
+    if (disk == nullptr) return;
+    for (auto& [device, root] : roots_)
+        if (root == disk->active().node) root = overlay.node;
+    disk->layers.insert(disk->layers.begin(), std::move(overlay));
+    disk->bitmaps = std::move(bitmaps);
 }
 
 void Vm::on_event(const qmp::Event& event) {
     if (const auto state = state_after(event.name, state_)) {
+        ++state_events_;
         set_state(*state);
     } else if (event.name == "VSERPORT_CHANGE") {
         if (agent_ && live()) tasks_.spawn(probe_agent(), "looking for the guest agent");
@@ -163,6 +198,7 @@ void Vm::on_event(const qmp::Event& event) {
 void Vm::on_lost(const qmp::LinkLoss& loss) {
     session_.reset();
     disks_.clear();
+    roots_.clear();
     no_session_ = loss.reason;
     ++attempts_;
     if (!loss.peer_exited) {
