@@ -60,8 +60,9 @@ async::Task<> Daemon::run() {
 
 async::Task<> Daemon::start() {
     systemd::notify_status("Recovering");
-    co_await publisher_.manager().probe_qemu();
+    // First of all it thaws who was left frozen.
     co_await engine_.start();
+    co_await publisher_.manager().probe_qemu();
     publisher_.publish();
     co_await bus_.request_name(service_name, async::after(name_limit));
     log().info("volchaind {} is ready: {} VM(s), {} disk(s)", VOLCHAIN_VERSION,

@@ -47,7 +47,15 @@ std::vector<Named> objects_of(const Catalog& catalog, ObjectKind kind) {
     return all;
 }
 
+/// An id as it stands in an object path is one too.
+std::string with_dashes(std::string id) {
+    std::replace(id.begin(), id.end(), '_', '-');
+    return id;
+}
+
 std::vector<Uuid> matches(const Catalog& catalog, ObjectKind kind, const std::string& what) {
+    // An object that is called like the id of another one does not stand in its way.
+    if (const auto id = Uuid::parse(with_dashes(what)); id && catalog.has({kind, *id})) return {*id};
     const std::vector<Named> all = objects_of(catalog, kind);
     std::vector<Uuid> found;
     for (const Named& object : all)
@@ -55,10 +63,9 @@ std::vector<Uuid> matches(const Catalog& catalog, ObjectKind kind, const std::st
     if (found.empty() && kind == ObjectKind::disk)
         if (const auto* volume = catalog.find_volume(what)) found.push_back(volume->disk);
     if (!found.empty()) return found;
-    std::string prefix = what;
+    std::string prefix = with_dashes(what);
     std::transform(prefix.begin(), prefix.end(), prefix.begin(),
                    [](unsigned char c) { return std::tolower(c); });
-    std::replace(prefix.begin(), prefix.end(), '_', '-');
     for (const Named& object : all)
         if (prefix.size() >= min_prefix && object.id.str().starts_with(prefix)) found.push_back(object.id);
     return found;

@@ -35,6 +35,8 @@ struct DirtyBitmap {
     bool busy = false;
     bool persistent = false;
     bool inconsistent = false;
+
+    [[nodiscard]] static DirtyBitmap parse(const JsonReader& info);
 };
 
 /// BlockDeviceInfo and ImageInfo of one node.

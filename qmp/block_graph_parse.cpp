@@ -12,18 +12,6 @@ namespace {
 
 using Nodes = std::map<std::string, Node, std::less<>>;
 
-DirtyBitmap parse_bitmap(const JsonReader& info) {
-    DirtyBitmap bitmap;
-    bitmap.name = info.string_or("name", "");
-    bitmap.granularity = info.u64_or("granularity", 0);
-    bitmap.count = info.u64_or("count", 0);
-    bitmap.recording = info.boolean_or("recording", false);
-    bitmap.busy = info.boolean_or("busy", false);
-    bitmap.persistent = info.boolean_or("persistent", false);
-    bitmap.inconsistent = info.boolean_or("inconsistent", false);
-    return bitmap;
-}
-
 Node parse_node(const JsonReader& info) {
     Node node;
     node.name = info.at("node-name").string();
@@ -43,7 +31,8 @@ Node parse_node(const JsonReader& info) {
         node.full_backing_filename = image->string_or("full-backing-filename", "");
     }
     if (const auto bitmaps = info.find("dirty-bitmaps"))
-        for (const JsonReader& bitmap : bitmaps->elements()) node.bitmaps.push_back(parse_bitmap(bitmap));
+        for (const JsonReader& bitmap : bitmaps->elements())
+            node.bitmaps.push_back(DirtyBitmap::parse(bitmap));
     if (const auto children = info.find("children"))  // since QEMU 10.1
         for (const JsonReader& child : children->elements())
             node.children.push_back({child.at("child").string(), child.at("node-name").string()});
@@ -103,6 +92,18 @@ std::vector<Device> parse_devices(const Nodes& nodes, const Json& answer) {
 }
 
 }  // namespace
+
+DirtyBitmap DirtyBitmap::parse(const JsonReader& info) {
+    DirtyBitmap bitmap;
+    bitmap.name = info.string_or("name", "");
+    bitmap.granularity = info.u64_or("granularity", 0);
+    bitmap.count = info.u64_or("count", 0);
+    bitmap.recording = info.boolean_or("recording", false);
+    bitmap.busy = info.boolean_or("busy", false);
+    bitmap.persistent = info.boolean_or("persistent", false);
+    bitmap.inconsistent = info.boolean_or("inconsistent", false);
+    return bitmap;
+}
 
 BlockGraph BlockGraph::parse(const Json& nodes, const Json* edges, const Json* devices) {
     BlockGraph graph;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/file.h"
@@ -179,6 +180,20 @@ std::optional<NodeOptions> options_in_command_line(const std::vector<std::string
     for (const std::string& name : names)
         if (auto found = name.empty() ? std::nullopt : blocks.find(name)) return found;
     return std::nullopt;
+}
+
+bool one_qmp_monitor(const std::vector<std::string>& arguments) {
+    std::size_t monitors = 0;
+    for (std::size_t index = 0; index + 1 < arguments.size(); ++index) {
+        std::string_view option = arguments[index];
+        const std::string& argument = arguments[index + 1];
+        option.remove_prefix(std::min(option.find_first_not_of('-'), option.size()));
+        if (option == "qmp" || option == "qmp-pretty") ++monitors;
+        if (option == "mon" && value(key_values(argument, "chardev"), "mode") == "control") ++monitors;
+        // Which may make further ones.
+        if (option == "readconfig" || (option == "set" && argument.starts_with("mon"))) return false;
+    }
+    return monitors == 1;
 }
 
 std::vector<std::string> command_line_of(pid_t pid) {

@@ -22,6 +22,10 @@ namespace volchain::qmp {
 [[nodiscard]] std::optional<NodeOptions> options_in_command_line(const std::vector<std::string>& arguments,
                                                                  const std::vector<std::string>& names);
 
+/// Whether QEMU has just one QMP monitor, so that whoever is connected to that is the only client. False where the
+/// arguments do not tell.
+[[nodiscard]] bool one_qmp_monitor(const std::vector<std::string>& arguments);
+
 /// The arguments of a process (/proc/PID/cmdline), none where it has ended.
 [[nodiscard]] std::vector<std::string> command_line_of(pid_t pid);
 

@@ -5,8 +5,10 @@
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <utility>
 
 #include "base/error.h"
@@ -72,6 +74,21 @@ void write_at(int fd, std::span<const std::byte> data, std::uint64_t offset) {
 
 void sync(int fd, std::string_view what) {
     if (::fsync(fd) < 0) throw system_error(errno, fmt::format("cannot flush {}", what));
+}
+
+bool remove_file(int directory, const std::string& path) {
+    const std::string parent = std::filesystem::path(path).parent_path().string();
+    const UniqueFd entries = open_beneath(directory, parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY);
+    const std::string name = std::filesystem::path(path).filename().string();
+    // A read-only file system says so before it looks whether there is anything to remove.
+    if (::faccessat(entries.get(), name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+        return false;
+    if (::unlinkat(entries.get(), name.c_str(), 0) < 0) {
+        if (errno == ENOENT) return false;
+        throw system_error(errno, "cannot remove " + quote(path));
+    }
+    sync(entries.get(), "the directory of " + quote(path));
+    return true;
 }
 
 void replace_file(int directory, const std::string& name, std::string_view content, mode_t mode) {

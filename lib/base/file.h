@@ -35,6 +35,9 @@ void write_at(int fd, std::span<const std::byte> data, std::uint64_t offset);
 /// fsync(2). On a directory: makes the entries in it durable.
 void sync(int fd, std::string_view what);
 
+/// Unlinks a file beneath `directory` and makes that durable; false where it is not there.
+bool remove_file(int directory, const std::string& path);
+
 /// Puts `content` under `name` in `directory`: readers see the old file or the new one, also after a power
 /// cut.
 void replace_file(int directory, const std::string& name, std::string_view content, mode_t mode);

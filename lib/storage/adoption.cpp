@@ -19,6 +19,7 @@ std::optional<VolumeFormat> format_of(const LiveLayer& layer) {
 /// Why a layer cannot be a volume; empty where it can.
 std::string unfit(const LiveLayer& layer) {
     if (layer.path.empty()) return fmt::format("it is no file of this host (driver {})", quote(layer.driver));
+    if (!layer.oddity.empty()) return layer.oddity;
     if (!format_of(layer)) return fmt::format("format {} is not supported", quote(layer.driver));
     if (!valid_utf8(layer.path)) return "the name of its file is not UTF-8";
     return {};
@@ -33,6 +34,8 @@ class Adopter {
             known_pools_.emplace_back(pool.path, id);
         }
         for (const auto& [id, disk] : catalog.disks()) disk_names_.push_back(disk.name);
+        const auto& claimed = catalog.claimed_disk_names();
+        disk_names_.insert(disk_names_.end(), claimed.begin(), claimed.end());
     }
 
     void take(const LiveDisk& live) {

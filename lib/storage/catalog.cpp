@@ -172,6 +172,15 @@ std::string Catalog::describe(const ObjectId& object) const {
     return id;
 }
 
+Catalog::DiskNameClaim::DiskNameClaim(Catalog& catalog, std::string name)
+    : catalog_(catalog), name_(std::move(name)) {
+    for (const auto& [id, disk] : catalog.disks_)
+        if (disk.name == name_)
+            throw Error(ErrorCode::already_exists, "there is a disk {} already ({})", quote(name_), id.str());
+    if (!catalog.claimed_disk_names_.insert(name_).second)
+        throw Error(ErrorCode::already_exists, "a disk {} is just being made", quote(name_));
+}
+
 std::vector<Uuid> Catalog::disks_of_vm(const Uuid& vm) const {
     return ids_where(disks_, [&](const DiskRecord& disk) { return disk.vm == vm; });
 }

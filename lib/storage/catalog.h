@@ -60,6 +60,23 @@ class Catalog {
     /// "disk 'root' (01234567-...)": how messages name an object.
     [[nodiscard]] std::string describe(const ObjectId& object) const;
 
+    /// Keeps a name for a disk that is being made, until it is recorded or given up. Throws AlreadyExists where a
+    /// disk has it, or somebody else keeps it.
+    class [[nodiscard]] DiskNameClaim {
+      public:
+        DiskNameClaim(Catalog& catalog, std::string name);
+        DiskNameClaim(const DiskNameClaim&) = delete;
+        DiskNameClaim& operator=(const DiskNameClaim&) = delete;
+        ~DiskNameClaim() { catalog_.claimed_disk_names_.erase(name_); }
+
+      private:
+        Catalog& catalog_;
+        std::string name_;
+    };
+    [[nodiscard]] const std::set<std::string>& claimed_disk_names() const noexcept {
+        return claimed_disk_names_;
+    }
+
     // Relations.
     [[nodiscard]] std::vector<Uuid> disks_of_vm(const Uuid& vm) const;
     [[nodiscard]] std::vector<Uuid> snapshots_of_vm(const Uuid& vm) const;
@@ -120,6 +137,7 @@ class Catalog {
     std::map<Uuid, JobRecord> jobs_;
     std::map<Uuid, Timestamp> frozen_;
     std::set<Uuid> stale_manifests_;
+    std::set<std::string> claimed_disk_names_;
 
     std::unordered_map<Uuid, VolumeFacts> facts_;
     std::unordered_map<std::string, std::set<Uuid>> children_by_backing_path_;  // as the facts say

@@ -18,8 +18,6 @@ namespace volchain::storage {
 namespace {
 
 constexpr const char* node_name = "disk";
-/// Writing zeroes all over a large disk takes its time; progress and cancel are there meanwhile.
-constexpr auto format_limit = std::chrono::hours(24);
 constexpr auto progress_interval = std::chrono::seconds(1);
 
 /// What create_disk works with, and what recovery needs.
@@ -84,10 +82,9 @@ void make_file(const std::string& pool_path, const std::string& file, const Sett
     }
 }
 
-void remove_file(const std::string& pool_path, const std::string& file) {
+void remove_half_made(const std::string& pool_path, const std::string& file) {
     const UniqueFd pool = open_directory(pool_path);
-    if (::unlinkat(pool.get(), file.c_str(), 0) < 0 && errno != ENOENT)
-        throw system_error(errno, "cannot remove " + quote(pool_path + "/" + file));
+    (void)remove_file(pool.get(), file);
 }
 
 void flush_file(const std::string& pool_path, const std::string& file) {
@@ -115,15 +112,16 @@ Json create_options(const DiskRequest& request, const std::string& path) {
     return options;
 }
 
-/// Shows progress until the job in the storage daemon has ended; a cancel breaks it off.
-async::Task<> follow(JobPtr job, qmp::Job& creation) {
+/// Shows progress until the job in the storage daemon has ended, which has no limit: writing zeroes all over a large
+/// disk takes its time. A cancel breaks it off.
+async::Task<> follow(JobPtr job, qmp::Job& creation, async::Clock::duration command_timeout) {
     while (!creation.ended()) {
         std::exception_ptr waited;
         co_await async::keep_failure(creation.until_ended(async::after(progress_interval)), waited);
         if (waited && to_error(waited).code() != ErrorCode::timeout) std::rethrow_exception(waited);
         job->throw_if_cancelled();
         if (creation.ended()) break;
-        const auto info = co_await creation.query(async::after(format_limit));
+        const auto info = co_await creation.query(async::after(command_timeout));
         job->progress(info.current, info.total);
     }
     co_await creation.finish(async::after(progress_interval * 30));
@@ -142,7 +140,7 @@ async::Task<> format_file(Engine& engine, JobPtr job, DiskRequest request, std::
     arguments["options"] = create_options(request, path);
     qmp::Job creation(session, "create-disk");
     co_await creation.start("blockdev-create", std::move(arguments), soon);
-    co_await follow(job, creation);
+    co_await follow(job, creation, engine.settings().command_timeout);
     (void)co_await helper->stop(async::after(engine.settings().command_timeout));
 }
 
@@ -162,10 +160,13 @@ class CreateDisk {
     }
 
     async::Task<> undo(Error reason) {
+        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
         std::exception_ptr failure;
         co_await async::keep_failure(job_->undo_step("undo"), failure);
-        auto work = [pool = pool_path_, file = plan_.file] { remove_file(pool, file); };
-        if (!failure) co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
+        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
+        failure = nullptr;
+        auto work = [pool = pool_path_, file = plan_.file] { remove_half_made(pool, file); };
+        co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
         if (failure) reason = Error(reason.code(), "{}; {}", reason.what(), to_error(failure).what());
         co_await job_->fail(Changes{}, std::move(reason));
     }
@@ -236,7 +237,8 @@ async::Task<Uuid> create_disk(Engine& engine, DiskRequest request) {
 
     JobRequest job("create-disk", {ObjectKind::pool, request.pool}, request.owner_uid);
     job.plan = plan.json();
-    Operation operation = [&engine, plan, request](JobPtr started) {
+    auto claim = std::make_shared<Catalog::DiskNameClaim>(engine.catalog(), request.name);
+    Operation operation = [&engine, plan, request, claim = std::move(claim)](JobPtr started) {
         return run(engine, std::move(started), plan, request);
     };
     co_return co_await engine.jobs().start(std::move(job), std::move(operation));

@@ -77,9 +77,12 @@ class CreateOverlay {
     }
 
     async::Task<> undo(Error reason) {
+        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
         std::exception_ptr failure;
         co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (!failure) co_await async::keep_failure(overlays_.undo(opened_), failure);
+        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
+        failure = nullptr;
+        co_await async::keep_failure(overlays_.undo(opened_), failure);
         if (failure)
             reason = Error(reason.code(), "{}; not all of it could be undone: {}", reason.what(),
                            to_error(failure).what());
@@ -105,8 +108,11 @@ async::Task<> run(Engine& engine, JobPtr job, Overlays overlays) {
     co_await operation.run();
 }
 
-void check_backing(const Catalog& catalog, const OverlayRequest& request) {
+void check_request(const Catalog& catalog, const OverlayRequest& request) {
     const DiskRecord& disk = catalog.disk(request.disk);
+    const auto refusal = not_to_be_covered(disk);
+    if (refusal && (request.backing.nil() || request.activate))
+        throw refusal->during(catalog.describe({ObjectKind::disk, disk.id}));
     if (request.backing.nil()) {
         if (request.activate)
             throw Error(ErrorCode::invalid_argument,
@@ -136,14 +142,10 @@ std::vector<ObjectId> vm_and_disk(const Uuid& vm, const Uuid& disk) {
 
 async::Task<Uuid> create_overlay(Engine& engine, OverlayRequest request) {
     const Catalog& catalog = engine.catalog();
-    check_backing(catalog, request);
+    check_request(catalog, request);
     const Uuid vm = catalog.disk(request.disk).vm;
     bool live = false;
-    if (vm) {
-        co_await engine.vm(vm).look_now(async::after(engine.settings().greeting_timeout * 2));
-        live = engine.vm(vm).live();
-        if (!live && !engine.vm(vm).down()) (void)engine.vm(vm).session();  // throws Unreachable, and why
-    }
+    if (vm) live = co_await engine.ready_to_work(vm);
     if (live && request.activate)
         throw Error(ErrorCode::running,
                     "{} is running: another branch of a disk can be activated when it is down",

@@ -55,8 +55,7 @@ std::optional<Error> unfit(Engine& engine, const Uuid& vm, const Uuid& disk, boo
     const Catalog& catalog = engine.catalog();
     const DiskRecord& record = catalog.disk(disk);
     const VolumeFacts& facts = catalog.facts(record.active);
-    if (record.shareable)
-        return Error(ErrorCode::unsupported, "it is shared with other VMs, which would not notice");
+    if (auto refusal = not_to_be_covered(record)) return refusal;
     if (live && engine.vm(vm).find_disk(catalog.path(catalog.volume(record.active))) == nullptr)
         return Error(ErrorCode::not_running,
                      "the running VM does not have it, or runs on another volume of it");
@@ -180,9 +179,13 @@ class CreateSnapshot {
         co_await conclude(window);
     }
 
-    /// The part that is in a hurry: nothing is written between the freeze and the thaw.
+    /// The part that is in a hurry: nothing is written between the freeze and the thaw. Where nobody is frozen the
+    /// plan is written, as it says which disks were left out.
     async::Task<> switch_over(FreezeWindow& window) {
-        job_->pass("switch");
+        if (quiesce_ == QuiesceMode::off)
+            co_await job_->step("switch");
+        else
+            job_->pass("switch");
         job_->no_return();
         switched_ = true;
         std::exception_ptr failure;
@@ -283,9 +286,12 @@ class CreateSnapshot {
     }
 
     async::Task<> undo(Error reason) {
+        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
         std::exception_ptr failure;
         co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (!failure) co_await async::keep_failure(overlays_.undo(opened_), failure);
+        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
+        failure = nullptr;
+        co_await async::keep_failure(overlays_.undo(opened_), failure);
         if (failure)
             reason = Error(reason.code(), "{}; not all of it could be undone: {}", reason.what(),
                            to_error(failure).what());
@@ -340,12 +346,8 @@ async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
     (void)catalog.vm(request.vm);
     if (!request.name.empty()) check_snapshot_name(catalog, request.vm, request.name);
     check_description(request.description);
+    const bool live = co_await engine.ready_to_work(request.vm);
     const std::vector<Uuid> disks = chosen_disks(catalog, request);
-
-    co_await engine.vm(request.vm).look_now(async::after(engine.settings().greeting_timeout * 2));
-    const bool live = engine.vm(request.vm).live();
-    if (!live && !engine.vm(request.vm).down())
-        (void)engine.vm(request.vm).session();  // throws Unreachable, and why
 
     Overlays overlays(engine, live ? request.vm : Uuid{}, request.on_disk_failure);
     for (const Uuid& disk : disks) {

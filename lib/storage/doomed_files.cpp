@@ -19,8 +19,7 @@ void unlink_unused(const std::string& pool_path, const std::string& file) {
     const std::string path = pool_path + "/" + file;
     if (::faccessat(pool.get(), file.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT) return;
     const auto lock = qmp::ImageLock::take_writer(open_beneath(pool.get(), file, O_RDONLY), path);
-    if (::unlinkat(pool.get(), file.c_str(), 0) < 0)
-        throw system_error(errno, "cannot remove " + quote(path));
+    (void)remove_file(pool.get(), file);
 }
 
 }  // namespace

@@ -12,10 +12,15 @@ namespace volchain::storage {
 namespace {
 
 /// How long a start waits for operations of an earlier life to be settled before it lets the daemon be used.
+/// And how long for the first look at all images.
+constexpr auto first_look_limit = std::chrono::seconds(15);
 constexpr auto recovery_limit = std::chrono::seconds(20);
 /// How long a stop waits for operations to end by themselves.
 constexpr auto stop_limit = std::chrono::seconds(30);
 constexpr auto last_manifests_limit = std::chrono::seconds(5);
+constexpr auto last_thaw_limit = std::chrono::seconds(10);
+/// How long who wants to make a pool waits for others who do.
+constexpr auto new_pools_limit = std::chrono::seconds(60);
 
 }  // namespace
 
@@ -44,8 +49,8 @@ async::Task<> Engine::start() {
     // First of all, as those who were left frozen cannot wait.
     for (const auto& [id, record] : catalog_.vms()) (void)attend(record);
 
-    co_await inspect_volumes(catalog_.ids(ObjectKind::volume));
-    for (const Uuid& pool : catalog_.ids(ObjectKind::pool)) co_await inspect_pool(pool, true);
+    tasks_.spawn(look_at_images(), "looking at all images");
+    co_await wait_for_images(async::after(first_look_limit));
 
     // Recovery takes its locks before anybody else can; only then are the disks of running VMs held against
     // records.
@@ -57,6 +62,27 @@ async::Task<> Engine::start() {
     tasks_.spawn(watch_pools(), "watching the pools");
     tasks_.spawn(write_stale_manifests(), "writing manifests");
     write_manifests();
+}
+
+async::Task<> Engine::look_at_images() {
+    co_await async::ignore_cancellation();  // as inspect_volumes() does, for the same reason
+    async::TaskGroup looks(executor_);
+    for (const Uuid& pool : catalog_.ids(ObjectKind::pool))
+        looks.spawn(inspect_pool(pool, true), "looking at a pool");
+    looks.spawn(inspect_volumes(catalog_.ids(ObjectKind::volume)), "looking at all images");
+    co_await looks.drain();
+    images_looked_at_ = true;
+    images_seen_.notify();
+}
+
+/// A pool on a server that is away must not keep all others waiting.
+async::Task<> Engine::wait_for_images(async::Deadline deadline) {
+    try {
+        while (!images_looked_at_) co_await images_seen_.wait(deadline, "the first look at all images");
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::timeout) throw;
+        log().warning("some images could not be looked at yet: a pool does not answer; the start goes on");
+    }
 }
 
 /// So that the first who asks is told what runs. A monitor that does not answer is waited for by its VM.
@@ -74,13 +100,35 @@ async::Task<> Engine::look_at_vms() {
 async::Task<> Engine::stop() {
     co_await async::ignore_cancellation();
     co_await jobs_.stop(async::after(stop_limit));
+    co_await thaw_all();
+    stopping_ = true;
     co_await tasks_.stop();
     // What a pool that is away keeps from being written now is written after the next start.
     std::exception_ptr left;
     co_await async::keep_failure(
         async::with_deadline(write_manifests_now(), async::after(last_manifests_limit), "the manifests"),
         left);
-    for (auto& [id, vm] : vms_) co_await vm->stop();
+    // Calls are still answered, and some let go of a VM.
+    const auto vms = vms_;
+    for (const auto& [id, vm] : vms) co_await vm->stop();
+}
+
+/// A guest that is left frozen stays so until the next start.
+async::Task<> Engine::thaw_all() {
+    const async::Deadline end = async::after(last_thaw_limit);
+    for (const Uuid& id : catalog_.ids(ObjectKind::vm)) {
+        if (!catalog_.frozen_since(id)) continue;
+        std::exception_ptr timeout;
+        co_await async::keep_failure(wait_thawed(id, end), timeout);
+        if (catalog_.frozen_since(id))
+            log()
+                .with("VOLCHAIN_VM", id.str())
+                .error(
+                    "{}: its guest may be FROZEN, and its agent does not answer to the thaw; it will be "
+                    "thawed "
+                    "when volchaind is started again",
+                    catalog_.describe({ObjectKind::vm, id}));
+    }
 }
 
 void Engine::spawn(async::Task<> task, std::string what) noexcept {
@@ -107,27 +155,48 @@ const Vm& Engine::vm(const Uuid& id) const {
 }
 
 Vm& Engine::attend(const VmRecord& record) {
-    auto& place = vms_[record.id];
-    place = std::make_unique<Vm>(executor_, record, settings_, static_cast<VmOwner&>(*this));
+    if (stopping_) throw Error(ErrorCode::cancelled, "no VM is taken on any more: shutting down");
+    const auto vm = std::make_shared<Vm>(executor_, record, settings_, static_cast<VmOwner&>(*this));
+    vms_[record.id] = vm;
     if (catalog_.frozen_since(record.id))
-        place->spawn(thaw_until_answered(*this, *place, place->boots()), "thawing the guest");
-    return *place;
+        vm->spawn(thaw_until_answered(*this, *vm, vm->boots()), "thawing the guest");
+    return *vm;
 }
 
 async::Task<> Engine::neglect(Uuid id) {
     const auto found = vms_.find(id);
     if (found == vms_.end()) co_return;
-    const std::unique_ptr<Vm> vm = std::move(found->second);
+    const std::shared_ptr<Vm> vm = std::move(found->second);
     vms_.erase(found);
     adoption_waits_.erase(id);
     co_await vm->stop();
 }
 
 async::Task<> Engine::attend_anew(VmRecord record) {
-    const std::unique_ptr<Vm> before = std::move(vms_[record.id]);
-    (void)attend(record);
-    if (before) co_await before->stop();
-    vm(record.id).start();
+    // Until its tasks have ended: a thaw that it was sending is the new one's to send.
+    const std::shared_ptr<Vm> before = vms_.at(record.id);
+    co_await before->stop();
+    attend(record).start();
+}
+
+async::Task<bool> Engine::runs(Uuid id) {
+    co_await vm(id).look_now(async::after(settings_.greeting_timeout * 2));
+    const Vm& now = vm(id);
+    if (now.down()) co_return false;
+    (void)now.session();  // throws Unreachable, and why
+    now.check_manager(catalog_.vm(id));
+    co_return true;
+}
+
+async::Task<bool> Engine::ready_to_work(Uuid id) {
+    const bool running = co_await runs(id);
+    if (!running) co_return false;
+    const auto held = locks_.take({{ObjectKind::vm, id}}, "having its disks looked at", Uuid{});
+    const bool known = co_await vm(id).disks_are_known();
+    if (known) co_return true;
+    co_await vm(id).read_disks();
+    co_await adopt_disks(id);
+    co_return true;
 }
 
 void Engine::vm_changed(const Uuid& id) {
@@ -162,24 +231,38 @@ async::Task<> Engine::adopt_when_free(Uuid id) {
 
 async::Task<> Engine::adopt_disks(Uuid id) {
     const VmRecord record = catalog_.vm(id);
-    if (record.adopt) {
-        Adoption adoption = adopt(catalog_, record, vm(id).disks());
-        std::vector<Uuid> added;
-        for (const VolumeRecord& volume : adoption.volumes) added.push_back(volume.id);
-        std::vector<Uuid> new_pools;
-        for (const auto& [pool, path] : adoption.pool_paths)
-            if (!pool_status_.contains(pool)) new_pools.push_back(pool);
-        if (!adoption.changes.empty()) {
-            adoption.changes.put(ManifestStale{id, true});
-            co_await catalog_.commit(std::move(adoption.changes), Durability::power);
-            for (const Uuid& pool : new_pools) co_await inspect_pool(pool, true);
-            co_await inspect_volumes(std::move(added));
-            write_manifests();
-        }
+    try {
+        vm(id).check_manager(record);
+    } catch (const Error& error) {
+        log().with("VOLCHAIN_VM", id.str()).warning("its disks are left alone: {}", error.what());
+        co_return;
     }
+    if (record.adopt) co_await adopt_new_disks(record);
     for (const auto& [device, why] : unmanaged(id))
         log().with("VOLCHAIN_VM", id.str()).notice("device {} is not managed: {}", quote(device), why);
     tell({ObjectKind::vm, id}, ChangeKind::changed);
+}
+
+async::Task<> Engine::adopt_new_disks(VmRecord record) {
+    std::vector<Uuid> added;
+    std::vector<Uuid> new_pools;
+    {
+        const auto turn = co_await turn_for_new_pools();
+        Adoption adoption = adopt(catalog_, record, vm(record.id).disks());
+        for (const VolumeRecord& volume : adoption.volumes) added.push_back(volume.id);
+        for (const auto& [pool, path] : adoption.pool_paths)
+            if (!pool_status_.contains(pool)) new_pools.push_back(pool);
+        if (adoption.changes.empty()) co_return;
+        adoption.changes.put(ManifestStale{record.id, true});
+        co_await catalog_.commit(std::move(adoption.changes), Durability::power);
+    }
+    for (const Uuid& pool : new_pools) co_await inspect_pool(pool, true);
+    co_await inspect_volumes(std::move(added));
+    write_manifests();
+}
+
+async::Task<async::Mutex::Guard> Engine::turn_for_new_pools() {
+    co_return co_await new_pools_.lock(async::after(new_pools_limit), "making a pool");
 }
 
 std::vector<UnmanagedDevice> Engine::unmanaged(const Uuid& id) const {
@@ -264,18 +347,36 @@ async::Task<> Engine::inspect_pool(Uuid pool, bool probe_reflink) {
                          known.reflink != status.reflink || known.capacity != status.capacity;
     known = status;
     if (changed) tell({ObjectKind::pool, pool}, ChangeKind::changed);
-    // What could not be written while it was away.
+    // What could not be seen, and not be written, while it was away; where another file system is mounted over its
+    // directory, that shows in the capacity.
+    if (changed && status.state != PoolState::missing) co_await inspect_volumes(doubtful_volumes(pool));
     if (changed && status.state == PoolState::ok && !catalog_.stale_manifests().empty()) write_manifests();
 }
 
 async::Task<> Engine::watch_pools() {
     while (true) {
         co_await async::sleep_until(async::after(settings_.pool_check_interval));
-        for (const Uuid& pool : catalog_.ids(ObjectKind::pool)) {
-            const bool was_missing = pool_status(pool).state == PoolState::missing;
-            co_await inspect_pool(pool, was_missing);
-        }
+        for (const Uuid& pool : catalog_.ids(ObjectKind::pool))
+            if (!pools_looked_at_.contains(pool)) tasks_.spawn(look_at_pool(pool), "looking at a pool");
     }
+}
+
+/// One look at a pool at a time: one that does not answer has no further ones waiting behind the first.
+async::Task<> Engine::look_at_pool(Uuid pool) {
+    pools_looked_at_.insert(pool);
+    const bool was_missing = pool_status(pool).state == PoolState::missing;
+    std::exception_ptr failure;
+    co_await async::keep_failure(inspect_pool(pool, was_missing), failure);
+    pools_looked_at_.erase(pool);
+    if (failure) std::rethrow_exception(failure);
+}
+
+/// The volumes of a pool in which something was amiss.
+std::vector<Uuid> Engine::doubtful_volumes(const Uuid& pool) const {
+    std::vector<Uuid> volumes;
+    for (const auto& [id, volume] : catalog_.volumes())
+        if (volume.pool == pool && catalog_.facts(id).state != VolumeState::ok) volumes.push_back(id);
+    return volumes;
 }
 
 // --- manifests

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "async/mutex.h"
 #include "async/task_group.h"
 #include "async/workers.h"
 #include "storage/adoption.h"
@@ -42,7 +43,8 @@ class Engine final : private VmOwner {
 
     void observe(EngineObserver& observer) { observer_ = &observer; }
 
-    /// Looks at all images, connects to all VMs, thaws those that were left frozen, carries on or undoes the
+    /// Looks at all images (those of a pool that does not answer are waited for in the background), connects to all
+    /// VMs, thaws those that were left frozen, carries on or undoes the
     /// operations that were left in the middle. What cannot be settled because a VM's QEMU does not answer
     /// goes on in the background, with the VM locked; everything else is settled when this returns.
     async::Task<> start();
@@ -70,9 +72,15 @@ class Engine final : private VmOwner {
     /// Begins, and ends, to look after a VM: one that may be frozen is thawed.
     Vm& attend(const VmRecord& record);
     async::Task<> neglect(Uuid vm);
-    /// The VM has other sockets now: the connections to the old ones are closed, then new ones made. The VM's lock is held
-    /// by the caller.
+    /// The VM has other sockets now: the connections to the old ones are closed, then new ones made. The VM's lock
+    /// is held by the caller.
     async::Task<> attend_anew(VmRecord record);
+    /// Whether the VM is to be worked on in its QEMU, by a look now; false: it is down. Throws Unreachable where
+    /// nobody can tell, Unsupported where another manager runs it that its record does not put up with.
+    async::Task<bool> runs(Uuid vm);
+    /// The same before work on its disks is planned: what became of them behind our back is known then. Busy where
+    /// somebody works on the VM.
+    async::Task<bool> ready_to_work(Uuid vm);
     /// Holds the records against the disks of the running VM; the VM's lock is held by the caller.
     async::Task<> adopt_disks(Uuid vm);
     [[nodiscard]] std::vector<UnmanagedDevice> unmanaged(const Uuid& vm) const;
@@ -109,6 +117,8 @@ class Engine final : private VmOwner {
     [[nodiscard]] std::string broken(const Uuid& disk) const;
     [[nodiscard]] PoolStatus pool_status(const Uuid& pool) const;
     async::Task<> inspect_pool(Uuid pool, bool probe_reflink);
+    /// Held from the look at which pools there are to the commit of a new one.
+    async::Task<async::Mutex::Guard> turn_for_new_pools();
 
     /// Writes the manifests that are marked stale, soon.
     void write_manifests();
@@ -119,9 +129,15 @@ class Engine final : private VmOwner {
 
     void tell(ObjectId object, ChangeKind change);
     async::Task<> look_at_vms();
+    async::Task<> thaw_all();
     void lock_changed(const ObjectId& object);
+    async::Task<> adopt_new_disks(VmRecord record);
     async::Task<> adopt_when_free(Uuid vm);
     async::Task<> watch_pools();
+    async::Task<> look_at_pool(Uuid pool);
+    [[nodiscard]] std::vector<Uuid> doubtful_volumes(const Uuid& pool) const;
+    async::Task<> look_at_images();
+    async::Task<> wait_for_images(async::Deadline deadline);
     async::Task<> write_stale_manifests();
     async::Task<> write_manifests_now();
     async::Task<> write_manifest_of(Uuid vm);
@@ -133,8 +149,13 @@ class Engine final : private VmOwner {
     Catalog catalog_;
     Locks locks_;
     async::Workers files_{4};
-    std::map<Uuid, std::unique_ptr<Vm>> vms_;
+    std::map<Uuid, std::shared_ptr<Vm>> vms_;
     std::map<Uuid, PoolStatus> pool_status_;
+    std::set<Uuid> pools_looked_at_;  ///< just now
+    bool images_looked_at_ = false;   ///< once, since the start
+    async::Condition images_seen_;
+    bool stopping_ = false;  ///< no VM is taken on any more
+    async::Mutex new_pools_;
     std::set<Uuid> adoption_waits_;  ///< until the VM's lock is free
     std::set<Uuid> thawing_;
     async::Condition thaws_;  ///< one has ended, or is wanted at once

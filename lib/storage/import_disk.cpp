@@ -108,10 +108,11 @@ async::Task<> run(Engine& engine, JobPtr job, ImportRequest request) {
     co_await job->step("finish");
     std::vector<std::string> taken;
     for (const auto& [id, disk] : catalog.disks()) taken.push_back(disk.name);
+    taken.insert(taken.end(), catalog.claimed_disk_names().begin(), catalog.claimed_disk_names().end());
     DiskRecord disk;
     disk.id = Uuid::make();
     disk.name = request.name.empty() ? free_name(fs::path(file).stem().string(), taken) : request.name;
-    check_disk_name_free(catalog, disk.name);
+    const Catalog::DiskNameClaim claim(catalog, disk.name);
     Changes changes;
     for (Layer& layer : layers) {
         VolumeRecord volume{Uuid::make(),           disk.id, layer.place.pool, layer.place.file,

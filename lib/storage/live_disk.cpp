@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "qmp/command_line.h"
 
 namespace volchain::storage {
@@ -21,11 +22,34 @@ std::string resolved(const std::string& name, pid_t pid) {
     return failure ? path.lexically_normal().string() : real.string();
 }
 
+/// A raw node that shows a part of what is beneath it, which QEMU puts into its name.
+bool shows_a_part(const qmp::Node& node) {
+    constexpr std::string_view pseudo = "json:";
+    if (node.driver != "raw" || !node.filename.starts_with(pseudo)) return false;
+    const Json options = parse_json(std::string_view(node.filename).substr(pseudo.size()),
+                                    "file name of a node", ErrorCode::qemu_failed);
+    return options.contains("offset") || options.contains("size");
+}
+
+/// Volumes are whole, regular files.
+std::string oddity_of(const qmp::BlockGraph& graph, const qmp::Node& layer) {
+    const qmp::Node* node = &layer;
+    while (true) {
+        if (shows_a_part(*node)) return fmt::format("node {} shows a part of its file", quote(node->name));
+        const qmp::Node* const beneath = graph.layer(node->child("file"));
+        if (beneath == nullptr || beneath == node) break;
+        node = beneath;
+    }
+    if (node->driver == "file") return {};
+    return fmt::format("it is no file (driver {})", quote(node->driver));
+}
+
 std::vector<LiveLayer> layers_of(const qmp::BlockGraph& graph, const std::string& root, pid_t pid) {
     std::vector<LiveLayer> layers;
     for (const qmp::Node* node : graph.chain(root)) {
         const auto file = graph.file(node->name);
-        layers.push_back({node->name, node->driver, file ? resolved(*file, pid) : std::string()});
+        layers.push_back({node->name, node->driver, file ? resolved(*file, pid) : std::string(),
+                          file ? oddity_of(graph, *node) : std::string()});
     }
     return layers;
 }

@@ -18,8 +18,9 @@ namespace volchain::storage {
 
 struct LiveLayer {
     std::string node;
-    std::string driver;  ///< "qcow2", "raw", "file" for a bare protocol node, or what we cannot work with
-    std::string path;    ///< absolute, links resolved; empty where the layer is no file of this host
+    std::string driver;    ///< "qcow2", "raw", "file" for a bare protocol node, or what we cannot work with
+    std::string path;      ///< absolute, links resolved; empty where the layer is no file of this host
+    std::string oddity{};  ///< why the file by itself is not what the layer shows; empty where it is
 };
 
 struct LiveDisk {

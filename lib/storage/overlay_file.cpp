@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
+#include <array>
 #include <cerrno>
 #include <filesystem>
 #include <optional>
@@ -28,16 +29,27 @@ std::string backing_name(const std::string& parent) {
     return name.find(':') == std::string::npos ? name : "./" + name;
 }
 
-/// Labels and ACLs go with the parent's, so that whatever may open the parent may open the overlay.
-void copy_attribute(int from, int to, const char* name) {
+/// Labels and ACLs go with the parent's, so that whatever may open the parent may open the overlay. False where
+/// the parent has none.
+bool copy_attribute(int from, int to, const char* name) {
     std::vector<char> value(65536);
     const ssize_t size = ::fgetxattr(from, name, value.data(), value.size());
     if (size < 0) {
-        if (errno == ENODATA || errno == ENOTSUP) return;
-        throw system_error(errno, fmt::format("cannot read attribute {}", name));
+        if (errno != ENODATA && errno != ENOTSUP)
+            throw system_error(errno, fmt::format("cannot read attribute {}", name));
+        return false;
     }
     if (::fsetxattr(to, name, value.data(), static_cast<std::size_t>(size), 0) < 0)
         throw system_error(errno, fmt::format("cannot set attribute {}", name));
+    return true;
+}
+
+/// A parent without an ACL has an overlay without one, also where the directory has one for new files.
+void copy_acl(int from, int to) {
+    constexpr const char* name = "system.posix_acl_access";
+    if (copy_attribute(from, to, name)) return;
+    if (::fremovexattr(to, name) < 0 && errno != ENODATA && errno != ENOTSUP)
+        throw system_error(errno, fmt::format("cannot remove attribute {}", name));
 }
 
 void copy_access(int from, int to) {
@@ -49,11 +61,12 @@ void copy_access(int from, int to) {
     if (!same_owner && ::fchown(to, parent.st_uid, parent.st_gid) < 0)
         throw system_error(errno, fmt::format("cannot give it the owner {}:{} of the image below",
                                               parent.st_uid, parent.st_gid));
-    // A parent may be read-only by mode (a template); the overlay is there to be written.
+    copy_acl(from, to);
+    // A parent may be read-only by mode (a template); the overlay is there to be written. After the ACL, whose
+    // entry for the owner is that mode too.
     if (::fchmod(to, (parent.st_mode & 0777) | S_IRUSR | S_IWUSR) < 0)
         throw system_error(errno, "cannot set its mode");
-    copy_attribute(from, to, "system.posix_acl_access");
-    copy_attribute(from, to, "security.selinux");
+    (void)copy_attribute(from, to, "security.selinux");
 }
 
 qcow2::EmptyImageOptions options_for(const OverlayFile& overlay, const qcow2::ImageSource& parent) {
@@ -85,6 +98,30 @@ void fill(const OverlayFile& overlay, int pool, int parent, int fd, const qcow2:
     sync(entries.get(), "the directory of " + quote(overlay.file));
 }
 
+/// None where it is gone, which its parent beside it proves.
+UniqueFd open_if_there(int pool, const OverlayFile& overlay) {
+    try {
+        return open_beneath(pool, overlay.file, O_RDONLY);
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::not_found) throw;
+    }
+    try {
+        (void)open_beneath(pool, overlay.parent, O_RDONLY);
+    } catch (const Error& error) {
+        throw Error(ErrorCode::broken_chain,
+                    "neither overlay {} nor the image below it can be found in {} (is it mounted?): {}",
+                    quote(overlay.file), quote(overlay.pool), error.what());
+    }
+    return {};
+}
+
+/// What is filled is flushed before anybody gets to see it, so an image without a beginning is none yet.
+bool never_filled(const qcow2::FileSource& source) {
+    std::array<std::byte, 4> magic{};
+    if (source.size() >= magic.size()) source.read(magic, 0);
+    return magic == std::array<std::byte, 4>{};
+}
+
 }  // namespace
 
 std::string overlay_file_name(const std::string& parent, const std::string& disk, const Uuid& volume) {
@@ -112,13 +149,17 @@ std::uint64_t create_overlay_file(const OverlayFile& overlay) {
 
 bool overlay_is_pristine(const OverlayFile& overlay) {
     const UniqueFd pool = open_directory(overlay.pool);
+    const UniqueFd fd = open_if_there(pool.get(), overlay);
+    if (!fd) return true;
+    const qcow2::FileSource source(fd.get());
+    if (never_filled(source)) return true;
     try {
-        const UniqueFd fd = open_beneath(pool.get(), overlay.file, O_RDONLY);
-        const qcow2::FileSource source(fd.get());
         const qcow2::Header header = qcow2::read_header(source);
         return header.backing_file == backing_name(overlay.parent) && !qcow2::has_data(source, header);
     } catch (const Error& error) {
-        return error.code() == ErrorCode::not_found;
+        // Whatever it is, it is not what we made. Where it cannot be read, nobody knows.
+        if (error.code() == ErrorCode::corrupt_image || error.code() == ErrorCode::unsupported) return false;
+        throw;
     }
 }
 
@@ -135,8 +176,7 @@ void remove_new_overlay(const OverlayFile& overlay, bool opened) {
             if (error.code() != ErrorCode::not_found) throw;
         }
     }
-    if (::unlinkat(pool.get(), overlay.file.c_str(), 0) < 0 && errno != ENOENT)
-        throw system_error(errno, "cannot remove " + quote(path));
+    (void)remove_file(pool.get(), overlay.file);
 }
 
 }  // namespace volchain::storage

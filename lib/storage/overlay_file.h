@@ -35,11 +35,14 @@ struct OverlayFile {
 std::uint64_t create_overlay_file(const OverlayFile& overlay);
 
 /// Whether nothing was ever written to the overlay and it still stands on its parent; true too where it is
-/// gone.
+/// gone, or was never filled (a power cut in the middle of its creation). Throws where that cannot be told:
+/// BrokenChain where the parent is not there either, since then the pool may not be mounted, else the error of
+/// looking.
 [[nodiscard]] bool overlay_is_pristine(const OverlayFile& overlay);
 
 /// Unlinks an overlay whose creation or use was broken off. `opened`: QEMU may have had it, so it goes only
 /// where it is pristine, and no process has it open: InUse otherwise. Nothing happens where it is not there.
+/// It is gone for good when this returns.
 void remove_new_overlay(const OverlayFile& overlay, bool opened);
 
 }  // namespace volchain::storage

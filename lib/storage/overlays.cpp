@@ -12,6 +12,10 @@
 namespace volchain::storage {
 namespace {
 
+/// How long somebody who has a file open is waited for, and how often one looks.
+constexpr auto undo_limit = std::chrono::seconds(10);
+constexpr auto undo_pause = std::chrono::milliseconds(200);
+
 Json transaction_action(std::string type, Json data) {
     Json action;
     action["type"] = std::move(type);
@@ -55,6 +59,11 @@ async::Task<qmp::ImageLock> lock_image(Engine& engine, Uuid volume, bool writer)
 }
 
 }  // namespace
+
+std::optional<Error> not_to_be_covered(const DiskRecord& disk) {
+    if (!disk.shareable) return std::nullopt;
+    return Error(ErrorCode::unsupported, "it is shared with other VMs, which would not notice");
+}
 
 std::string PlannedOverlay::compact() const {
     std::string text = volume.str();
@@ -332,10 +341,12 @@ void Overlays::make_known() {
     for (const PlannedOverlay& overlay : kept()) {
         if (const auto found = facts_.find(overlay.volume); found != facts_.end())
             engine_.catalog().set_facts(overlay.volume, found->second);
-        LiveDisk* const disk = live() ? engine_.vm(vm_).find_disk(parent_path(overlay)) : nullptr;
+        if (!live()) continue;
+        const std::string parent = parent_path(overlay);
+        const LiveDisk* const disk = engine_.vm(vm_).find_disk(parent);
         if (disk == nullptr) continue;
-        disk->layers.insert(disk->layers.begin(), LiveLayer{overlay.node(), "qcow2", path_of(overlay)});
-        disk->bitmaps = carried_bitmaps(disk->bitmaps);
+        engine_.vm(vm_).cover(parent, LiveLayer{overlay.node(), "qcow2", path_of(overlay)},
+                              carried_bitmaps(disk->bitmaps));
     }
 }
 
@@ -343,12 +354,16 @@ void Overlays::make_known() {
 // -----------------------------------------------------------------------------------------------
 
 async::Task<> Overlays::remove_node(const PlannedOverlay& overlay) {
-    if (!live() || !engine_.vm(vm_).live()) co_return;
+    if (!live()) co_return;
+    co_await engine_.vm(vm_).look_now(async::after(engine_.settings().greeting_timeout * 2));
+    if (engine_.vm(vm_).down()) co_return;
+    const std::shared_ptr<qmp::Session> session =
+        engine_.vm(vm_).session();  // Unreachable: it may have the node
     Json arguments;
     arguments["node-name"] = overlay.node();
     try {
-        (void)co_await engine_.vm(vm_).session()->execute("blockdev-del", std::move(arguments),
-                                                          async::after(engine_.settings().command_timeout));
+        (void)co_await session->execute("blockdev-del", std::move(arguments),
+                                        async::after(engine_.settings().command_timeout));
     } catch (const qmp::CommandError& error) {
         // QEMU has no class of its own for a node that is not there.
         const bool absent = error.description().find("Failed to find node") != std::string::npos;
@@ -363,11 +378,33 @@ async::Task<> Overlays::undo_one(const PlannedOverlay& overlay, bool opened) {
     co_await engine_.files().run(std::move(work));
 }
 
+/// Tries again where that helps: a QEMU that does not answer will, or end; a helper of a daemon that was killed
+/// has the file for a moment longer.
+async::Task<> Overlays::undo_in_the_end(PlannedOverlay overlay, bool opened) {
+    const async::Deadline end = async::after(undo_limit);
+    for (bool complained = false;; complained = true) {
+        std::exception_ptr failure;
+        co_await async::keep_failure(undo_one(overlay, opened), failure);
+        if (!failure) co_return;
+        const Error error = to_error(failure);
+        const bool silent = error.code() == ErrorCode::unreachable || error.code() == ErrorCode::timeout;
+        const bool held = error.code() == ErrorCode::in_use && async::Clock::now() < end;
+        if (!silent && !held) throw error;
+        if (!complained)
+            log().warning("{} cannot be taken away yet: {}", quote(path_of(overlay)), error.what());
+        if (silent)
+            co_await pause();
+        else
+            co_await async::sleep_until(async::after(undo_pause));
+    }
+}
+
 async::Task<> Overlays::undo(bool opened) {
     std::exception_ptr first;
     for (const PlannedOverlay& overlay : all_) {
+        if (overlay.dropped) continue;  // which was taken away then
         std::exception_ptr failure;
-        co_await async::keep_failure(undo_one(overlay, opened), failure);
+        co_await async::keep_failure(undo_in_the_end(overlay, opened), failure);
         if (!first) first = failure;
     }
     locks_.clear();
@@ -375,7 +412,6 @@ async::Task<> Overlays::undo(bool opened) {
 }
 
 async::Task<Overlays::Side> Overlays::settle() {
-    if (!live()) co_return Side::before_switch;  // offline the switch is the commit of the records
     const Side side = co_await find_side();
     if (side == Side::after_switch) co_await look_at_files();
     co_return side;
@@ -392,24 +428,43 @@ async::Task<> Overlays::look_at_files() {
     }
 }
 
+/// Whatever goes wrong meanwhile: it is found out in the end, and nothing is touched before.
 async::Task<Overlays::Side> Overlays::find_side() {
-    constexpr auto look_again = std::chrono::seconds(30);
-    while (true) {
-        Vm& vm = engine_.vm(vm_);
-        co_await vm.look_now(async::after(engine_.settings().greeting_timeout * 2));
-        if (vm.live()) {
-            std::exception_ptr failure;
-            Side side{};
-            co_await async::keep_result(settle_live(), side, failure);
-            if (!failure) co_return side;
-            log().warning("cannot find out yet how far an operation got: {}", to_error(failure).what());
-        } else if (vm.down()) {
-            co_return co_await settle_down();
+    for (bool complained = false;; complained = true) {
+        std::optional<Side> side;
+        std::exception_ptr failure;
+        co_await async::keep_result(look_for_side(), side, failure);
+        if (side) co_return *side;
+        if (failure) {
+            const Error error = to_error(failure);
+            if (error.code() == ErrorCode::cancelled) throw error;
+            if (!complained) log().warning("cannot find out yet how far an operation got: {}", error.what());
         }
-        // Neither reachable nor gone: a QEMU that hangs, or whose monitor somebody else has.
-        std::exception_ptr ignored;
-        co_await async::keep_failure(vm.wait_changed(async::after(look_again)), ignored);
+        co_await pause();
     }
+}
+
+/// None where QEMU is neither reachable nor gone: it hangs, or somebody else has its monitor.
+async::Task<std::optional<Overlays::Side>> Overlays::look_for_side() {
+    if (!live()) {
+        // Offline the switch is the commit of the records. What is to be taken away has to be there, though.
+        (void)co_await settle_down();
+        co_return Side::before_switch;
+    }
+    co_await engine_.vm(vm_).look_now(async::after(engine_.settings().greeting_timeout * 2));
+    if (engine_.vm(vm_).live()) co_return co_await settle_live();
+    if (engine_.vm(vm_).down()) co_return co_await settle_down();
+    co_return std::nullopt;
+}
+
+/// Until the VM is not as it was, or it is time to look at the files again, of which nobody tells.
+async::Task<> Overlays::pause() {
+    const async::Deadline end = async::after(engine_.settings().pool_check_interval);
+    if (!live()) co_return co_await async::sleep_until(end);
+    std::exception_ptr ended;
+    co_await async::keep_failure(engine_.vm(vm_).wait_changed(end), ended);
+    // Never in a circle without a rest.
+    co_await async::sleep_until(async::after(undo_pause));
 }
 
 async::Task<Overlays::Side> Overlays::settle_live() {

@@ -8,6 +8,7 @@
 // from QEMU's block graph, or from the files where the VM is down, on which side of it things are.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -80,10 +81,11 @@ class Overlays {
     async::Task<qmp::CallTimes> switch_over();
 
     /// Where things are, found out from what is there. Waits until a QEMU that cannot be reached is back or
-    /// gone.
+    /// gone, and until the files' pools are there.
     async::Task<Side> settle();
-    /// Takes everything away again. `opened`: QEMU may have had the files. Error where something is in use
-    /// all the same.
+    /// Takes everything away again. `opened`: QEMU may have had the files. Waits until a QEMU that cannot be
+    /// reached is back or gone, and a while for others who have a file open; Error where something is in use all
+    /// the same.
     async::Task<> undo(bool opened);
 
     /// The records after the switch: new volumes, and for each disk its new active one.
@@ -105,7 +107,10 @@ class Overlays {
     async::Task<> carry_bitmaps_of(const PlannedOverlay& overlay);
     async::Task<> remove_node(const PlannedOverlay& overlay);
     async::Task<> undo_one(const PlannedOverlay& overlay, bool opened);
+    async::Task<> undo_in_the_end(PlannedOverlay overlay, bool opened);
+    async::Task<> pause();
     [[nodiscard]] async::Task<Side> find_side();
+    [[nodiscard]] async::Task<std::optional<Side>> look_for_side();
     [[nodiscard]] async::Task<Side> settle_live();
     [[nodiscard]] async::Task<Side> settle_down();
     async::Task<> look_at_files();
@@ -119,6 +124,9 @@ class Overlays {
     std::vector<qmp::ImageLock> locks_;
     std::map<Uuid, VolumeFacts> facts_;  ///< of the new volumes
 };
+
+/// Why a disk may not get a new active volume, whoever wants it; none where it may.
+[[nodiscard]] std::optional<Error> not_to_be_covered(const DiskRecord& disk);
 
 /// The bitmaps that tracking goes on with in an overlay: persistent, recording, consistent.
 [[nodiscard]] std::vector<qmp::DirtyBitmap> carried_bitmaps(const std::vector<qmp::DirtyBitmap>& bitmaps);

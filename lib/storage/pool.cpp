@@ -60,6 +60,16 @@ bool shares_blocks(int directory) {
     return ::ioctl(target.get(), FICLONE, source.get()) == 0;
 }
 
+void make_directory(const std::filesystem::path& path) {
+    if (::mkdir(path.c_str(), 0711) < 0) {
+        if (errno == EEXIST) return;
+        throw system_error(errno, "cannot create pool directory " + quote(path.string()));
+    }
+    const std::filesystem::path name = path.has_filename() ? path : path.parent_path();  // "/a/b/"
+    const UniqueFd entries = open_directory(name.parent_path().string());
+    sync(entries.get(), "the directory of pool " + quote(path.string()));
+}
+
 }  // namespace
 
 PoolStatus inspect_pool(const std::string& path, bool probe_reflink) {
@@ -90,8 +100,7 @@ std::string resolve_pool_path(const std::string& path, bool create) {
     if (path.find('\0') != std::string::npos || !valid_utf8(path)) refuse("is not valid UTF-8");
     for (const fs::path& part : wanted)
         if (part == "..") refuse("contains '..'");
-    if (create && ::mkdir(path.c_str(), 0711) < 0 && errno != EEXIST)
-        throw system_error(errno, "cannot create pool directory " + quote(path));
+    if (create) make_directory(wanted);
     std::error_code failure;
     const fs::path real = fs::canonical(wanted, failure);
     if (failure) throw system_error(failure.value(), "cannot use pool directory " + quote(path));

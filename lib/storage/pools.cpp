@@ -70,13 +70,19 @@ async::Task<> refresh(Engine& engine, JobPtr job) {
     co_await job->succeed(Changes{}, std::move(result));
 }
 
-void check_unused(const Catalog& catalog, const Uuid& pool, const DiskRecord& disk) {
+/// `leaving`: the disks that go with the pool.
+void check_unused(const Catalog& catalog, const Uuid& pool, const DiskRecord& disk,
+                  const std::set<Uuid>& leaving) {
     const auto refuse = [&](const ObjectId& user) {
         throw Error(ErrorCode::in_use, "{} is used by {}: it has volumes of {}",
                     catalog.describe({ObjectKind::pool, pool}), catalog.describe(user),
                     catalog.describe({ObjectKind::disk, disk.id}));
     };
     if (disk.vm) refuse({ObjectKind::vm, disk.vm});
+    for (const Uuid& volume : catalog.volumes_of_disk(disk.id))
+        for (const Uuid& child : catalog.children(volume))
+            if (const Uuid above = catalog.volume(child).disk; !leaving.contains(above))
+                refuse({ObjectKind::disk, above});
     for (const auto& [id, snapshot] : catalog.snapshots())
         for (const SnapshotDisk& part : snapshot.disks)
             if (part.disk == disk.id) refuse({ObjectKind::snapshot, id});
@@ -89,6 +95,7 @@ async::Task<Uuid> create_pool(Engine& engine, std::string name, std::string path
     auto resolve = [path, create] { return resolve_pool_path(path, create); };
     PoolRecord pool;
     pool.path = co_await engine.files().run(std::move(resolve));
+    const auto turn = co_await engine.turn_for_new_pools();
     for (const auto& [id, other] : engine.catalog().pools())
         if (other.name == name || other.path == pool.path)
             throw Error(ErrorCode::already_exists, "{} has {} already",
@@ -117,7 +124,7 @@ async::Task<> remove_pool(Engine& engine, Uuid pool) {
     for (const auto& [id, volume] : catalog.volumes())
         if (volume.pool == pool) disks.insert(volume.disk);
     for (const Uuid& disk : disks) {
-        check_unused(catalog, pool, catalog.disk(disk));
+        check_unused(catalog, pool, catalog.disk(disk), disks);
         locks.push_back({ObjectKind::disk, disk});
         for (const Uuid& volume : catalog.volumes_of_disk(disk)) changes.remove(ObjectKind::volume, volume);
         changes.remove(ObjectKind::disk, disk);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "qmp/command_line.h"
 
 namespace volchain::storage {
 namespace {
@@ -57,6 +58,9 @@ void Vm::start() {
 
 async::Task<> Vm::stop() {
     co_await async::ignore_cancellation();
+    stopped_ = true;
+    no_session_ = "it is not looked after any more";
+    changed_.notify();
     if (link_) co_await link_->stop();
     session_.reset();
     co_await tasks_.stop();
@@ -86,16 +90,46 @@ LiveDisk* Vm::find_disk(const std::string& active_path) {
 // --- the connection
 // --------------------------------------------------------------------------------------------------
 
+void Vm::throw_if_stopped() const {
+    if (stopped_)
+        throw Error(ErrorCode::busy, "VM {} was unregistered meanwhile, or is given other sockets",
+                    id_.str());
+}
+
 async::Task<> Vm::look_now(async::Deadline deadline) {
+    const std::shared_ptr<const Vm> kept = shared_from_this();
+    throw_if_stopped();
     if (!link_ || live()) co_return;
     const std::uint64_t before = attempts_;
     link_->poke();
-    while (!live() && attempts_ == before) co_await changed_.wait(deadline, "the answer of the VM's monitor");
+    while (!live() && attempts_ == before) {
+        co_await changed_.wait(deadline, "the answer of the VM's monitor");
+        throw_if_stopped();
+    }
+}
+
+async::Task<> Vm::wait_changed(async::Deadline deadline) {
+    const std::shared_ptr<const Vm> kept = shared_from_this();
+    throw_if_stopped();
+    co_await changed_.wait(deadline, "a change of the VM");
+    throw_if_stopped();
+}
+
+void Vm::check_manager(const VmRecord& record) const {
+    if (manager_.empty() || record.foreign_manager) return;
+    throw Error(
+        ErrorCode::unsupported,
+        "VM {} is run by {}, which would not know of new overlays and could not start the VM with them; "
+        "register it with foreign-manager=true if you see to that",
+        quote(record.name), manager_);
 }
 
 async::Task<> Vm::on_connected(std::shared_ptr<qmp::Session> session) {
     co_await read_chardevs(session);
     co_await read_state(session);
+    only_client_ = session->peer() && qmp::one_qmp_monitor(qmp::command_line_of(session->peer()->pid()));
+    // Before the disks: what comes in between shows as a difference.
+    roots_ = co_await qmp::read_device_roots(session, async::after(settings_.command_timeout));
     disks_ = co_await read_live_disks(session, settings_);
     session_ = session;
     ++attempts_;
@@ -107,19 +141,50 @@ async::Task<> Vm::on_connected(std::shared_ptr<qmp::Session> session) {
 }
 
 async::Task<> Vm::read_state(std::shared_ptr<qmp::Session> session) {
+    const std::uint64_t events = state_events_;
     const Json status =
         co_await session->execute("query-status", Json::object(), async::after(settings_.command_timeout));
+    if (state_events_ != events) co_return;  // what they said is at least as new
     set_state(state_of(JsonReader(status, "query-status", ErrorCode::qemu_failed).at("status").string()));
 }
 
 async::Task<> Vm::read_disks() {
     const std::shared_ptr<qmp::Session> from = session();
+    auto roots = co_await qmp::read_device_roots(from, async::after(settings_.command_timeout));
     auto disks = co_await read_live_disks(from, settings_);
-    if (session_ == from) disks_ = std::move(disks);
+    if (session_ != from) co_return;
+    roots_ = std::move(roots);
+    disks_ = std::move(disks);
+}
+
+async::Task<bool> Vm::disks_are_known() {
+    const std::shared_ptr<qmp::Session> from = session();
+    const async::Deadline deadline = async::after(settings_.command_timeout);
+    const qmp::DeviceRoots roots = co_await qmp::read_device_roots(from, deadline);
+    if (session_ != from || roots != roots_) co_return false;
+    if (only_client_) co_return true;
+    const qmp::RootBitmaps bitmaps = co_await qmp::read_root_bitmaps(from, deadline);
+    if (session_ != from) co_return false;
+    for (LiveDisk& disk : disks_) {
+        const auto found = bitmaps.find(disk.active().node);
+        if (found == bitmaps.end()) co_return false;  // beneath a filter, where this question does not reach
+        disk.bitmaps = found->second;
+    }
+    co_return true;
+}
+
+void Vm::cover(const std::string& active_path, LiveLayer overlay, std::vector<qmp::DirtyBitmap> bitmaps) {
+    LiveDisk* const disk = find_disk(active_path);
+    if (disk == nullptr) return;
+    for (auto& [device, root] : roots_)
+        if (root == disk->active().node) root = overlay.node;
+    disk->layers.insert(disk->layers.begin(), std::move(overlay));
+    disk->bitmaps = std::move(bitmaps);
 }
 
 void Vm::on_event(const qmp::Event& event) {
     if (const auto state = state_after(event.name, state_)) {
+        ++state_events_;
         set_state(*state);
     } else if (event.name == "VSERPORT_CHANGE") {
         if (agent_ && live()) tasks_.spawn(probe_agent(), "looking for the guest agent");
@@ -133,6 +198,7 @@ void Vm::on_event(const qmp::Event& event) {
 void Vm::on_lost(const qmp::LinkLoss& loss) {
     session_.reset();
     disks_.clear();
+    roots_.clear();
     no_session_ = loss.reason;
     ++attempts_;
     if (!loss.peer_exited) {

@@ -16,6 +16,7 @@
 #include "async/condition.h"
 #include "async/task_group.h"
 #include "base/log.h"
+#include "qmp/device_state.h"
 #include "qmp/guest_agent.h"
 #include "qmp/link.h"
 #include "storage/live_disk.h"
@@ -45,12 +46,13 @@ class VmOwner {
     ~VmOwner() = default;
 };
 
-class Vm final : private qmp::LinkOwner {
+class Vm final : public std::enable_shared_from_this<Vm>, private qmp::LinkOwner {
   public:
     Vm(const async::Executor& executor, const VmRecord& record, const Settings& settings, VmOwner& owner);
     Vm(const Vm&) = delete;
     Vm& operator=(const Vm&) = delete;
-    /// stop() must have been awaited.
+    /// stop() must have been awaited. Who waits for something of it without holding the VM's lock keeps it by a
+    /// share of their own until then.
     ~Vm() = default;
 
     void start();
@@ -76,6 +78,11 @@ class Vm final : private qmp::LinkOwner {
     async::Task<> look_now(async::Deadline deadline);
     /// Reads the disks of the running VM again.
     async::Task<> read_disks();
+    /// Whether the VM still has the devices that were read, on the nodes that were read, by a cheap question; the
+    /// bitmaps of their active layers are as they are now when this returns true.
+    async::Task<bool> disks_are_known();
+    /// A new active layer over the one with this file: disks() follows.
+    void cover(const std::string& active_path, LiveLayer overlay, std::vector<qmp::DirtyBitmap> bitmaps);
     /// Asks QEMU whether the agent's port is open in the guest, and the agent whether it answers.
     async::Task<AgentState> look_for_agent(async::Deadline deadline);
     void note_agent(AgentState state);
@@ -89,11 +96,11 @@ class Vm final : private qmp::LinkOwner {
 
     /// Whether QEMU is run by another manager, that keeps records of its own: "libvirt", or empty.
     [[nodiscard]] const std::string& manager() const noexcept { return manager_; }
+    /// Throws Unsupported where that manager is none that `record` puts up with.
+    void check_manager(const VmRecord& record) const;
 
     /// Waits until connected or lost or changed in another way; Timeout at the deadline.
-    async::Task<> wait_changed(async::Deadline deadline) {
-        co_await changed_.wait(deadline, "a change of the VM");
-    }
+    async::Task<> wait_changed(async::Deadline deadline);
 
   private:
     async::Task<> on_connected(std::shared_ptr<qmp::Session> session) override;
@@ -101,6 +108,7 @@ class Vm final : private qmp::LinkOwner {
     void on_lost(const qmp::LinkLoss& loss) override;
     void on_no_connection(qmp::LinkState state, const std::string& reason) override;
 
+    void throw_if_stopped() const;
     void set_state(VmState state);
     async::Task<> read_state(std::shared_ptr<qmp::Session> session);
     async::Task<> read_chardevs(std::shared_ptr<qmp::Session> session);
@@ -119,8 +127,12 @@ class Vm final : private qmp::LinkOwner {
     std::string no_session_;               ///< why
     std::uint64_t attempts_ = 0;           ///< to connect, that have come to an end
     std::uint64_t boots_ = 0;
+    std::uint64_t state_events_ = 0;
     std::string manager_;
     std::vector<LiveDisk> disks_;
+    qmp::DeviceRoots roots_;    ///< of all devices, when disks_ were read
+    bool only_client_ = false;  ///< nobody else has a monitor of this QEMU
+    bool stopped_ = false;
     async::Condition changed_;
     async::TaskGroup tasks_;
 };

@@ -47,12 +47,7 @@ void check_unique(const Catalog& catalog, const VmRecord& vm) {
 
 /// Two clients of one monitor, or two managers of one VM, do not go together.
 void check_monitor(const Vm& vm, const VmRecord& record) {
-    if (!vm.manager().empty() && !record.foreign_manager)
-        throw Error(
-            ErrorCode::unsupported,
-            "VM {} is run by {}, which would not know of new overlays and could not start the VM with them; "
-            "register it with foreign-manager=true if you see to that",
-            quote(record.name), vm.manager());
+    vm.check_manager(record);
     if (!vm.live() && vm.state() == VmState::unreachable) (void)vm.session();  // throws, and says why
 }
 
@@ -71,16 +66,15 @@ VmRecord new_record(VmRequest request) {
 
 /// The first look at a new VM, and its record; on failure the caller lets go of it again.
 async::Task<> take_in(Engine& engine, VmRecord record) {
-    Vm& vm = engine.attend(record);
-    vm.start();
-    co_await vm.look_now(
+    engine.attend(record).start();
+    co_await engine.vm(record.id).look_now(
         async::after(engine.settings().greeting_timeout * 2 + engine.settings().command_timeout));
-    check_monitor(vm, record);
+    check_monitor(engine.vm(record.id), record);
     check_unique(engine.catalog(), record);
     Changes changes;
     changes.put(record).put(ManifestStale{record.id, true});
     co_await engine.catalog().commit(std::move(changes), Durability::power);
-    if (vm.live()) co_await engine.adopt_disks(record.id);
+    if (engine.vm(record.id).live()) co_await engine.adopt_disks(record.id);
 }
 
 async::Task<> require_down(Engine& engine, Uuid vm, std::string_view what) {
@@ -89,6 +83,17 @@ async::Task<> require_down(Engine& engine, Uuid vm, std::string_view what) {
         throw Error(ErrorCode::running, "{} is running: {} needs it down",
                     engine.catalog().describe({ObjectKind::vm, vm}), what);
     if (!engine.vm(vm).down()) (void)engine.vm(vm).session();  // throws Unreachable, and why
+}
+
+/// Who knows a guest to be frozen needs both sockets: to thaw it, and to see that it is gone.
+void check_sockets_stay(const Catalog& catalog, const VmRecord& record, const VmRecord& before) {
+    const bool emptied = (record.qmp_socket.empty() && !before.qmp_socket.empty()) ||
+                         (record.agent_socket.empty() && !before.agent_socket.empty());
+    if (emptied && catalog.frozen_since(record.id))
+        throw Error(ErrorCode::busy,
+                    "{}: its guest may be frozen by a snapshot, and could not be thawed without its sockets; "
+                    "try again when it was thawed",
+                    catalog.describe({ObjectKind::vm, record.id}));
 }
 
 /// Nobody would thaw a guest of a VM that is forgotten.
@@ -189,6 +194,7 @@ async::Task<> update_vm(Engine& engine, Uuid id, VmUpdate update) {
     if (update.agent_socket) record.agent_socket = *std::move(update.agent_socket);
     check_socket("qmp-socket", record.qmp_socket);
     check_socket("agent-socket", record.agent_socket);
+    check_sockets_stay(engine.catalog(), record, before);
     check_unique(engine.catalog(), record);
     Changes changes;
     changes.put(record).put(ManifestStale{id, true});

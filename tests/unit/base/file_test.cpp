@@ -86,5 +86,17 @@ TEST_F(File, ReplaceLeavesOneFileWithItsMode) {
     EXPECT_EQ(std::distance(fs::directory_iterator(directory_ / "pool"), fs::directory_iterator{}), 1);
 }
 
+TEST_F(File, RemovesWhatIsThere) {
+    fs::create_directory(directory_ / "pool/deeper");
+    write("pool/deeper/x", "x");
+    fs::create_symlink("deeper", directory_ / "pool/link");
+    EXPECT_THROW((void)remove_file(fd_.get(), "link/x"), Error);
+    EXPECT_TRUE(remove_file(fd_.get(), "deeper/x"));
+    EXPECT_FALSE(fs::exists(directory_ / "pool/deeper/x"));
+    EXPECT_FALSE(remove_file(fd_.get(), "deeper/x"));
+    write("pool/y", "y");
+    EXPECT_TRUE(remove_file(fd_.get(), "y"));
+}
+
 }  // namespace
 }  // namespace volchain::file_test

@@ -71,6 +71,15 @@ TEST_F(FinderTest, ANameComesBeforeTheBeginningOfAnId) {
     EXPECT_EQ(find(ObjectKind::vm, "abcd"), second_);
 }
 
+TEST_F(FinderTest, AnIdComesBeforeAName) {
+    Changes changes;
+    changes.put(VmRecord{Uuid::make(), first_.str(), {}, {}, {}, {}, {}, true, false});
+    changes.put(VmRecord{Uuid::make(), first_.str('_'), {}, {}, {}, {}, {}, true, false});
+    catalog_.commit(std::move(changes));
+    EXPECT_EQ(find(ObjectKind::vm, first_.str()), first_) << "whatever others are called";
+    EXPECT_EQ(find(ObjectKind::vm, first_.str('_')), first_);
+}
+
 TEST_F(FinderTest, ByPath) {
     const std::string path = catalog_->path(catalog_->volume(sample_.active.id));
     EXPECT_EQ(find(ObjectKind::volume, path), sample_.active.id);

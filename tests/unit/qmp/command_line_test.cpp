@@ -99,6 +99,28 @@ TEST(CommandLine, Table) {
         EXPECT_EQ(text(options_in_command_line(c.arguments, c.names)), c.expected) << c.what;
 }
 
+TEST(CommandLine, TellsWhetherThereAreOtherMonitors) {
+    using Arguments = std::vector<std::string>;
+    const Arguments chardev{"-chardev", "socket,id=m,path=/x", "-mon", "chardev=m,mode=control"};
+    const auto with = [&](const Arguments& more) {
+        Arguments all = chardev;
+        all.insert(all.end(), more.begin(), more.end());
+        return all;
+    };
+    EXPECT_TRUE(one_qmp_monitor(chardev));
+    EXPECT_TRUE(one_qmp_monitor({"-qmp", "unix:/x,server=on"}));
+    EXPECT_TRUE(one_qmp_monitor({"-mon", "m,mode=control,pretty=on"}));
+    EXPECT_TRUE(
+        one_qmp_monitor(with({"-monitor", "stdio", "-mon", "chardev=h", "-mon", "chardev=r,mode=readline"})));
+    EXPECT_FALSE(one_qmp_monitor(with({"-qmp", "tcp::1"})));
+    EXPECT_FALSE(one_qmp_monitor(with({"--qmp-pretty", "tcp::1"})));
+    EXPECT_FALSE(one_qmp_monitor(with(chardev)));
+    EXPECT_FALSE(one_qmp_monitor(with({"-readconfig", "/x"})));
+    EXPECT_FALSE(one_qmp_monitor(with({"-set", "mon.m.mode=control"})));
+    EXPECT_FALSE(one_qmp_monitor({"-monitor", "stdio"}));
+    EXPECT_FALSE(one_qmp_monitor({}));
+}
+
 TEST(CommandLine, OfAProcess) {
     const std::vector<std::string> own = command_line_of(::getpid());
     EXPECT_FALSE(own.empty());

@@ -2,6 +2,7 @@
 //
 // The window in which a guest is frozen, with a real QEMU and an agent that does as it is told.
 #include <algorithm>
+#include <filesystem>
 #include <map>
 
 #include "base/text.h"
@@ -424,6 +425,49 @@ Task<> qemu_dies(Guest& guest) {
 }
 TEST(FreezeWindow, EndsWithItsGuest) {
     run_test(qemu_dies);
+}
+
+/// A guest that may be frozen, whose agent does not answer to the thaw for now.
+Task<> leave_frozen(Guest& guest) {
+    const auto window = guest.window();
+    co_await window->open(short_time);
+    guest.agent.answer(thaw, std::nullopt);
+    co_await window->close();
+    EXPECT_TRUE(guest.marked());
+}
+
+Task<> other_socket(Guest& guest) {
+    co_await leave_frozen(guest);
+    VmUpdate emptied;
+    emptied.agent_socket = "";
+    co_await expect_failure(update_vm(*guest.engine, guest.vm, emptied), ErrorCode::busy, "frozen");
+    emptied.agent_socket.reset();
+    emptied.qmp_socket = "";
+    co_await expect_failure(update_vm(*guest.engine, guest.vm, emptied), ErrorCode::busy, "frozen");
+
+    const std::string link = guest.engine.directory() / "agent-2";
+    std::filesystem::create_symlink(guest.engine.directory() / "agent", link);
+    VmUpdate moved;
+    moved.agent_socket = link;
+    co_await update_vm(*guest.engine, guest.vm, moved);
+    guest.agent.answer(thaw, R"({"return": 3})");
+    co_await guest.until_unmarked();
+}
+TEST(FreezeWindow, IsClosedOverAnotherSocketToo) {
+    run_test(other_socket);
+}
+
+Task<> stopped(Guest& guest) {
+    co_await leave_frozen(guest);
+    async::TaskGroup stopping(guest.engine->executor());
+    stopping.spawn(guest.engine->stop(), "stopping");
+    co_await guest.agent.until_heard(thaw, 2);
+    guest.agent.answer(thaw, R"({"return": 3})");
+    co_await stopping.drain();
+    EXPECT_FALSE(guest.marked()) << "nobody would thaw it until the next start";
+}
+TEST(FreezeWindow, IsClosedBeforeTheDaemonEnds) {
+    run_test(stopped);
 }
 
 Task<> restarted(Guest& guest) {

@@ -200,6 +200,20 @@ TEST_F(OverlayFileTest, MayBeOpenedByWhomTheParentMay) {
               status_of(path("parent.qcow2")).st_mode & 07777);
 }
 
+TEST_F(OverlayFileTest, HasNoAclWhereTheParentHasNone) {
+    const std::string acl = acl_for_one_user();
+    if (::setxattr(directory_.path().c_str(), "system.posix_acl_default", acl.data(), acl.size(), 0) < 0 &&
+        errno == ENOTSUP)
+        GTEST_SKIP() << "the file system has no ACLs";
+    qcow2::create(path("parent.qcow2"), "1M");
+    constexpr const char* name = "system.posix_acl_access";
+    ASSERT_EQ(::removexattr(path("parent.qcow2").c_str(), name), 0);
+    ASSERT_EQ(::chmod(path("parent.qcow2").c_str(), 0640), 0);
+    (void)create_overlay_file(overlay("parent.qcow2"));
+    EXPECT_LT(::getxattr(path("overlay.qcow2").c_str(), name, nullptr, 0), 0) << "that of the directory";
+    EXPECT_EQ(status_of(path("overlay.qcow2")).st_mode & 07777, 0640u);
+}
+
 // --- failures -------------------------------------------------------------------------------------------
 
 TEST_F(OverlayFileTest, TakesNoPlaceThatIsTaken) {
@@ -290,12 +304,31 @@ TEST_F(OverlayFileTest, IsRemovedAlsoWhereItNeverWas) {
 
 TEST_F(OverlayFileTest, IsRemovedHalfMadeWhereQemuNeverHadIt) {
     qcow2::create(path("parent.qcow2"), "1M");
-    qcow2::store(path("overlay.qcow2"), qcow2::Bytes(10, std::byte{0}));
+    qcow2::store(path("overlay.qcow2"), qcow2::Bytes(10, std::byte{1}));
     const OverlayFile half = overlay("parent.qcow2");
     EXPECT_FALSE(overlay_is_pristine(half));
     expect_error(ErrorCode::in_use, {"overlay.qcow2"}, [&] { remove_new_overlay(half, true); });
     remove_new_overlay(half, false);
     EXPECT_THAT(names(), ElementsAre("parent.qcow2"));
+}
+
+TEST_F(OverlayFileTest, IsPristineWhereItWasNeverFilled) {
+    qcow2::create(path("parent.qcow2"), "1M");
+    const OverlayFile empty = overlay("parent.qcow2");
+    for (const std::size_t size : {0, 10, 65536}) {  // as a power cut in the middle of its creation leaves it
+        qcow2::store(path("overlay.qcow2"), qcow2::Bytes(size, std::byte{0}));
+        EXPECT_TRUE(overlay_is_pristine(empty)) << size;
+        remove_new_overlay(empty, true);
+        EXPECT_THAT(names(), ElementsAre("parent.qcow2"));
+    }
+}
+
+TEST_F(OverlayFileTest, IsNotTakenForGoneWhereItsParentIsNotThereEither) {
+    const OverlayFile away = overlay("parent.qcow2");
+    expect_error(ErrorCode::broken_chain, {"overlay.qcow2", "mounted"},
+                 [&] { (void)overlay_is_pristine(away); });
+    expect_error(ErrorCode::broken_chain, {}, [&] { remove_new_overlay(away, true); });
+    remove_new_overlay(away, false);  // it was never made, since there was no parent
 }
 
 TEST_F(OverlayFileTest, IsNotRemovedWithDataInIt) {

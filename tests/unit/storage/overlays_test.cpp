@@ -3,6 +3,7 @@
 // The overlays of an operation on the disks of a real QEMU that does not run its guest.
 #include "storage/overlays.h"
 
+#include <csignal>
 #include <filesystem>
 
 #include "base/text.h"
@@ -18,7 +19,7 @@ using Words = std::vector<std::string>;
 /// A VM with two disks of one image each.
 class Site {
   public:
-    explicit Site(const async::Executor& executor) : engine(executor) {}
+    Site(const async::Executor& executor, const Settings& settings) : engine(executor, settings) {}
 
     Task<> start() {
         Words options;
@@ -75,8 +76,8 @@ class Site {
 };
 
 using Test = Task<> (*)(Site&);
-Task<> with_site(Test test) {
-    Site site(co_await async::asio::this_coro::executor);
+Task<> with_site(Test test, Settings settings = quick_settings()) {
+    Site site(co_await async::asio::this_coro::executor, settings);
     co_await site.start();
     std::exception_ptr failure;
     co_await async::keep_failure(test(site), failure);
@@ -173,6 +174,97 @@ Task<> qemu_gone(Site& site) {
 }
 TEST(Overlays, AreJudgedByTheirFilesWhereQemuIsGone) {
     async::run(with_site(qemu_gone));
+}
+
+/// Moves the images away and back, as a file system that is mounted over the directory.
+class Mount {
+  public:
+    explicit Mount(const std::string& directory) : directory_(directory) {}
+    void away() const { move(directory_, directory_ + "/run"); }
+    void back() const { move(directory_ + "/run", directory_); }
+
+  private:
+    static void move(const std::string& from, const std::string& to) {
+        std::vector<fs::path> files;
+        for (const auto& entry : fs::directory_iterator(from))
+            if (entry.is_regular_file()) files.push_back(entry.path());
+        for (const fs::path& file : files) fs::rename(file, to / file.filename());
+    }
+    std::string directory_;
+};
+
+Task<> pool_away(Site& site) {
+    Overlays overlays = site.overlays();
+    co_await overlays.create_files();
+    co_await overlays.add_nodes();
+    (void)co_await overlays.switch_over();
+    site.qemu.reset();
+    while (!site.engine->vm(site.vm).down()) co_await site.engine->vm(site.vm).wait_changed(soon());
+    run_well({"qemu-io", "-f", "qcow2", "-c", "write 0 512", site.path(overlays.all().back().file)});
+
+    const Mount mount(site.engine.directory().path());
+    mount.away();
+    Overlays after = site.recovered(overlays);
+    Overlays::Side side{};
+    std::exception_ptr failure;
+    async::TaskGroup settling(site.engine->executor());
+    settling.spawn(async::keep_result(after.settle(), side, failure), "settling");
+    co_await async::sleep_until(qmp::after_ms(300));
+    EXPECT_EQ(settling.size(), 1u) << "files that cannot be seen say nothing";
+    mount.back();
+    co_await settling.drain();
+    EXPECT_EQ(failure, nullptr);
+    EXPECT_EQ(side, Overlays::Side::after_switch);
+}
+TEST(Overlays, WaitForTheirPoolToBeMounted) {
+    Settings settings = quick_settings();
+    settings.pool_check_interval = std::chrono::seconds(1);
+    async::run(with_site(pool_away, settings));
+}
+
+Task<> qemu_hangs(Site& site) {
+    const std::size_t nodes = co_await site.nodes();
+    Overlays overlays = site.overlays();
+    co_await overlays.create_files();
+    co_await overlays.add_nodes();
+    site.qemu->process.signal(SIGSTOP);
+    std::exception_ptr failure;
+    async::TaskGroup undoing(site.engine->executor());
+    undoing.spawn(async::keep_failure(overlays.undo(true), failure), "undoing");
+    co_await async::sleep_until(qmp::after_ms(900));
+    EXPECT_EQ(undoing.size(), 1u) << "it has the nodes still";
+    site.qemu->process.signal(SIGCONT);
+    co_await undoing.drain();
+    EXPECT_EQ(failure, nullptr);
+    site.expect_untouched();
+    const std::size_t left = co_await site.nodes();
+    EXPECT_EQ(left, nodes);
+}
+TEST(Overlays, AreTakenAwayWhenAQemuThatHungGoesOn) {
+    Settings settings = quick_settings();
+    settings.command_timeout = std::chrono::milliseconds(500);
+    settings.pool_check_interval = std::chrono::seconds(1);
+    async::run(with_site(qemu_hangs, settings));
+}
+
+Task<> held_for_a_moment(Site& site) {
+    Overlays overlays = site.overlays();
+    co_await overlays.create_files();
+    const std::string path = site.path(overlays.all().front().file);
+    auto held = std::make_optional(
+        qmp::ImageLock::take_writer(UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), path));
+    std::exception_ptr failure;
+    async::TaskGroup undoing(site.engine->executor());
+    undoing.spawn(async::keep_failure(overlays.undo(true), failure), "undoing");
+    co_await async::sleep_until(qmp::after_ms(300));
+    EXPECT_EQ(undoing.size(), 1u);
+    held.reset();
+    co_await undoing.drain();
+    EXPECT_EQ(failure, nullptr);
+    site.expect_untouched();
+}
+TEST(Overlays, AreTakenAwayWhenAHelperOfAnEarlierLifeHasEnded) {
+    async::run(with_site(held_for_a_moment));
 }
 
 Task<> one_fails(Site& site) {
