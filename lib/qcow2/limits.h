@@ -54,6 +54,14 @@ inline constexpr std::uint32_t max_feature_names = 3 * 64;  // one for each bit 
 inline constexpr std::uint64_t max_l1_bytes = 32U << 20;             // QEMU
 inline constexpr std::uint64_t max_refcount_table_bytes = 8U << 20;  // QEMU
 
+// Specification, "Cluster mapping". The offset is in L1 entries and L2 entries that are not compressed.
+inline constexpr std::uint64_t table_offset_bits = 0x00fffffffffffe00;
+inline constexpr std::uint64_t table_entry_copied = std::uint64_t{1} << 63;  // not shared with a snapshot
+inline constexpr std::uint64_t l1_reserved_bits = 0x7f000000000001ff;
+inline constexpr std::uint64_t l2_compressed = std::uint64_t{1} << 62;
+inline constexpr std::uint64_t l2_zero = 1U << 0;
+inline constexpr std::uint64_t l2_reserved_bits = 0x3f000000000001fe;  // of entries not compressed
+
 // Specification, "Snapshots".
 inline constexpr std::uint32_t max_snapshots = 65536;                // QEMU
 inline constexpr std::uint64_t snapshot_entry_bytes = 40;            // without extra data, id and name

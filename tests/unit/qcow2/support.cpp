@@ -131,6 +131,19 @@ Header header_of_file(const std::string& path) {
     return read_header(FileSource(fd.get()));
 }
 
+std::vector<LayerExtent> all_of(LayerMap& map) {
+    std::vector<LayerExtent> extents;
+    while (const auto extent = map.next()) extents.push_back(*extent);
+    return extents;
+}
+
+std::vector<LayerExtent> extents_of_file(const std::string& path) {
+    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    const FileSource source(fd.get());
+    Qcow2LayerMap map(source, read_header(source));
+    return all_of(map);
+}
+
 std::optional<Error> error_of(const std::function<void()>& work) {
     try {
         work();
@@ -147,6 +160,9 @@ std::optional<Error> error_in(const Bytes& bytes) {
         (void)read_bitmaps(source, header);
         (void)read_snapshots(source, header);
         (void)has_data(source, header);
+        if (header.features.external_data_file) return;
+        Qcow2LayerMap map(source, header);
+        (void)all_of(map);
     });
 }
 

@@ -17,6 +17,7 @@
 #include "base/json.h"
 #include "qcow2/big_endian.h"
 #include "qcow2/header.h"
+#include "qcow2/layer_map.h"
 
 namespace volchain::qcow2 {
 
@@ -74,9 +75,14 @@ void put_text(Bytes& bytes, std::size_t offset, std::string_view text);
 [[nodiscard]] Header header_of(const Bytes& bytes);
 [[nodiscard]] Header header_of_file(const std::string& path);
 
+/// What the map has left.
+[[nodiscard]] std::vector<LayerExtent> all_of(LayerMap& map);
+/// What the qcow2 image holds by itself.
+[[nodiscard]] std::vector<LayerExtent> extents_of_file(const std::string& path);
+
 /// The error that `work` throws, none where it throws none.
 [[nodiscard]] std::optional<Error> error_of(const std::function<void()>& work);
-/// Reads all that there is (header, bitmaps, snapshots, L1 table) and returns the error that stopped it.
+/// Reads all that there is (header, bitmaps, snapshots, L1 and L2 tables) and returns the error that stopped it.
 [[nodiscard]] std::optional<Error> error_in(const Bytes& bytes);
 /// The test fails unless that error has this code and `part` in its text.
 void expect_refused(const Bytes& bytes, ErrorCode code, std::string_view part);
