@@ -66,6 +66,16 @@ void check_own_children(const Catalog& catalog, const Uuid& disk, const Run& run
                         catalog.describe({ObjectKind::disk, catalog.volume(child).disk}));
 }
 
+/// One that lost in the moment of a switch may hold what the other has not, and is looked at by somebody first.
+void check_children_good(const Catalog& catalog, const Run& run) {
+    for (const Uuid& child : run.children)
+        if (catalog.volume(child).mark == VolumeMark::illegal &&
+            catalog.disk(catalog.volume(child).disk).active != child && catalog.children(child).empty())
+            throw Error(ErrorCode::in_use, "{} stands on {}, but is illegal; delete it first",
+                        catalog.describe({ObjectKind::volume, child}),
+                        catalog.describe({ObjectKind::volume, run.top()}));
+}
+
 MergeStep commit_of(const Catalog& catalog, const Run& run) {
     MergeStep step;
     step.kind = MergeKind::commit;
@@ -130,6 +140,7 @@ MergeStep step_for(const Catalog& catalog, const Uuid& disk, const Run& run, Dir
         step.settled = {run.top()};
     } else {
         check_own_children(catalog, disk, run);
+        check_children_good(catalog, run);
         step =
             run.children.size() == 1 ? merge_of(catalog, run, direction) : spread_of(catalog, run, direction);
         step.settled = run.children.size() == 1 ? run.volumes : std::vector<Uuid>{run.top()};
@@ -178,6 +189,8 @@ std::optional<MergeStep> next_merge_step(const Catalog& catalog, const Uuid& dis
     // Leftovers go along as soon as that is easy, and never in a direction that was asked for others.
     for (const Uuid& id : leftovers)
         if (catalog.children(id).size() <= 1) going.insert(id);
+    // What became active after all (a merge that ended in the moment of the switch) is nothing that can go.
+    going.erase(catalog.disk(disk).active);
     for (const Uuid& id : going) {
         const auto children = catalog.children(id);
         const bool topmost = std::none_of(children.begin(), children.end(),

@@ -118,9 +118,12 @@ class RemoveVolumes {
     async::Task<> run() {
         if (order_.speed != 0) job_->set_speed(order_.speed);
         std::exception_ptr failure;
+        const Uuid begun = order_.step ? order_.step->disk : Uuid{};
         co_await async::keep_failure(go_on(), failure);
+        const Uuid given_up = failure ? begun : Uuid{};
         for (std::size_t index = 0; index < order_.disks.size(); ++index) {
             if (failure && to_error(failure).code() == ErrorCode::cancelled) break;
+            if (order_.disks[index].disk == given_up) continue;
             std::exception_ptr of_disk;
             co_await async::keep_failure(run_disk(index), of_disk);
             if (!of_disk) continue;

@@ -131,6 +131,7 @@ def test_the_guest_writes_on_while_nobody_watches(scene):
     tree = scene.tree
     tree.snapshot("s1", mib=8)
     tree.snapshot("s2", mib=1)  # less than below: it is committed
+    tree.content()  # all is flushed
     begin(scene, "s2", "switch", "kill")
     scene.daemon.wait_killed()
     uppers = [tree.qemu.active_file(f"dev{number}") for number in range(2)]
