@@ -172,12 +172,23 @@ async::Task<> Merge::work(BlockJob& block_job) {
         co_await finish_passive(block_job);
 }
 
+LayerFile Merge::layer(const Uuid& volume) const {
+    const VolumeRecord& record = catalog().volume(volume);
+    return {catalog().pool(record.pool).path, record.file, record.format};
+}
+
 async::Task<> Merge::check_room() {
-    auto look = [where = path(target())] { return room_beside(where); };
-    const std::uint64_t room = co_await engine_.files().run(std::move(look));
-    if (room < step_.cost)
-        throw Error(ErrorCode::no_space, "up to {} bytes go into {}, and {} are free in its file system",
-                    step_.cost, name(target()), room);
+    std::vector<LayerFile> sources;
+    for (const Uuid& volume : step_.released) sources.push_back(layer(volume));
+    auto look = [sources = std::move(sources), into = layer(target()), where = path(target())] {
+        return std::pair(room_needed(sources, into), room_beside(where));
+    };
+    const std::pair<std::uint64_t, std::uint64_t> measured = co_await engine_.files().run(std::move(look));
+    const auto& [needed, room] = measured;
+    if (room < needed)
+        throw Error(ErrorCode::no_space,
+                    "{} grows by up to {} bytes, and {} are free in its file system; nothing was changed",
+                    name(target()), needed, room);
 }
 
 async::Task<> Merge::mark_lower() {

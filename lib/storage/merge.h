@@ -15,6 +15,7 @@
 #pragma once
 
 #include "storage/block_job.h"
+#include "storage/merge_room.h"
 #include "storage/merge_step.h"
 #include "storage/workplace.h"
 
@@ -54,6 +55,7 @@ class Merge {
     async::Task<> find_place();
     async::Task<> copy();
     async::Task<> work(BlockJob& block_job);
+    [[nodiscard]] LayerFile layer(const Uuid& volume) const;
     async::Task<> check_room();
     async::Task<> mark_lower();
     async::Task<> mark_upper(VolumeMark mark);

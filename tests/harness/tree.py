@@ -15,7 +15,7 @@ class Tree:
 
     def __init__(self, client, directory, qemus, count=1, options=None, base_format="qcow2"):
         self.client, self.pool, self.qemus = client, f"{directory}/pool", qemus
-        os.mkdir(self.pool)
+        os.makedirs(self.pool, exist_ok=True)
         self.paths = [make_chain(self.pool, f"disk{n}", options=options, base_format=base_format)[0] for n in range(count)]
         self.qemu = qemus("vm", self.paths)
         self.vm = client.register_vm("web", qmp_socket=self.qemu.qmp)

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+//
+// The room that a merge takes of the file system, measured from the tables of the images before the first byte is
+// written. Blocking: run on a worker thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "storage/records.h"
+
+namespace volchain::storage {
+
+/// A class with a constructor, so that it may be handed to coroutines.
+struct LayerFile {
+    LayerFile(std::string directory, std::string name, VolumeFormat declared)
+        : pool(std::move(directory)), file(std::move(name)), format(declared) {}
+
+    std::string pool;  ///< directory
+    std::string file;  ///< relative to it
+    VolumeFormat format;
+};
+
+/// How many bytes `target` grows by when what the sources hold is written to it, at most: clusters that several of them
+/// have are counted for each, and a source that a guest writes to is taken as it is on disk now.
+[[nodiscard]] std::uint64_t room_needed(const std::vector<LayerFile>& sources, const LayerFile& target);
+
+}  // namespace volchain::storage
