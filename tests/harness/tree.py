@@ -13,10 +13,10 @@ class Tree:
     """A VM with `count` disks, in a QEMU without a guest, and its snapshots; each layer with a pattern of its own in the
     disk's first MiB and in a MiB of its own."""
 
-    def __init__(self, client, directory, qemus, count=1, options=None, base_format="qcow2"):
+    def __init__(self, client, directory, qemus, count=1, options=None, base_format="qcow2", size=64 * MIB):
         self.client, self.pool, self.qemus = client, f"{directory}/pool", qemus
         os.makedirs(self.pool, exist_ok=True)
-        self.paths = [make_chain(self.pool, f"disk{n}", options=options, base_format=base_format)[0] for n in range(count)]
+        self.paths = [make_chain(self.pool, f"disk{n}", size=size, options=options, base_format=base_format)[0] for n in range(count)]
         self.qemu = qemus("vm", self.paths)
         self.vm = client.register_vm("web", qmp_socket=self.qemu.qmp)
         self.disks = [disk_by_target(client, self.vm, f"serial{n}")[0] for n in range(count)]
