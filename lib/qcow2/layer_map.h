@@ -4,9 +4,10 @@
 // are two: Qcow2LayerMap here, from the L1 and L2 tables of an image, and RawLayerMap (raw_layer_map.h).
 //
 // The file may be open in a QEMU meanwhile; nothing is locked and nothing is written. The map of a layer
-// that nobody writes to is exact. That of one that a QEMU writes to is an estimate: QEMU keeps changed
-// tables in memory for a while, and an entry may change after it was read. A change that is met half-made
-// and makes no sense is CorruptImage, as damage is.
+// that nobody writes to is exact, also if a QEMU holds it: QEMU 7.2 writes its tables out when a snapshot
+// covers the layer. That of one that a QEMU writes to is an estimate: what was written since the last flush
+// may be missing, and an entry may change after it was read. A change that is met half-made and makes no
+// sense is CorruptImage, as damage is.
 //
 // In memory there are one L2 table (at most 2 MiB) and 64 KiB of the L1 table at a time, whatever the
 // disk's size. Of L2 tables no more is read than the file has bytes. That can be gigabytes, and one call of

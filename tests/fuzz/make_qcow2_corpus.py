@@ -23,6 +23,11 @@ def qemu_img(*words):
     subprocess.run(["qemu-img", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
+def qemu_io(path, *commands):
+    words = [word for command in commands for word in ("-c", command)]
+    subprocess.run(["qemu-io", "-f", "qcow2", *words, path], check=True, stdout=subprocess.DEVNULL)
+
+
 def create(path, options="", size="64k", more=()):
     qemu_img("create", "-q", "-f", "qcow2", *(["-o", options] if options else []), *more, path, size)
 
@@ -68,9 +73,27 @@ def whole_images(path):
         create(path, options, more=("-u", "-b", "base.qcow2", "-F", "qcow2"))
         keep(name, path.read_bytes())
     create(path, small)
-    subprocess.run(["qemu-io", "-c", "write 0 512", "-c", "write -z 32k 512", path], check=True,
-                   stdout=subprocess.DEVNULL)
+    qemu_io(path, "write 0 512", "write -z 32k 512")
     keep("written", path.read_bytes())
+
+
+def layers(path):
+    """Images with clusters of each kind. Of the one with subclusters, whose clusters are large, only the tables are kept,
+    close together; the rest of it is in the zeroes that follow."""
+    for name, options in {"layers-v3": "", "layers-v2": ",compat=0.10"}.items():
+        create(path, "cluster_size=512" + options, "48k", more=("-u", "-b", "null-co://", "-F", "raw"))
+        qemu_io(path, "write -c 0 512", "write 512 2k", "write -z 1k 512", "write -z -u 32k 1k", "write 40k 1k",
+                "discard 40k 512")
+        keep(name, path.read_bytes())
+    create(path, "cluster_size=16k,extended_l2=on", "1M", more=("-u", "-b", "null-co://", "-F", "raw"))
+    data = bytearray(path.read_bytes()[:16384].ljust(32768, b"\0"))
+    struct.pack_into(">QQ", data, 40, 16384, 49152)  # L1 table, refcount table
+    struct.pack_into(">Q", data, 16384, 1 << 63 | 32768)
+    host = 1 << 63 | 65536
+    for entry in [(host, 0xffffffff), (host, 0x0000ff00000000ff), (host, 0), (0, 0x0f << 32), (0, 0), (1 << 62 | 65600, 0),
+                  (65536, 0x5555555500000000)]:
+        data += struct.pack(">QQ", *entry)
+    keep("layers-extended-l2", data)
 
 
 def with_luks_header(data):
@@ -139,6 +162,7 @@ def main():
         os.chdir(directory)
         path = pathlib.Path("image")
         whole_images(path)
+        layers(path)
         snapshots_and_bitmaps(path)
         heads(path)
         other_formats(path)

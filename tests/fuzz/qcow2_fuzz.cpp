@@ -4,72 +4,23 @@
 // and with nothing else. What is accepted must keep the promises of the headers: places within the file,
 // names and numbers within their limits, and little read for it. Each input is read twice: as it is, and
 // followed by 8 MiB of zeroes, so that the first bytes of an image with large clusters get far enough.
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <functional>
 #include <set>
 #include <span>
 #include <string>
+#include <vector>
 
-#include "base/error.h"
 #include "qcow2/allocation.h"
 #include "qcow2/bitmap_directory.h"
 #include "qcow2/header.h"
 #include "qcow2/identify.h"
 #include "qcow2/limits.h"
 #include "qcow2/snapshot_table.h"
+#include "qcow2_input.h"
 
 namespace volchain::qcow2 {
 namespace {
-
-void require(bool condition) {
-    if (!condition) std::abort();
-}
-
-/// An input followed by zeroes, which counts what is read of it.
-class PaddedSource final : public ImageSource {
-  public:
-    PaddedSource(std::span<const std::byte> bytes, std::uint64_t padding)
-        : bytes_(bytes), padding_(padding) {}
-
-    [[nodiscard]] std::uint64_t size() const override { return bytes_.size() + padding_; }
-    void read(std::span<std::byte> buffer, std::uint64_t offset) const override {
-        require(offset <= size() && buffer.size() <= size() - offset);
-        done_ += buffer.size();
-        ++calls_;
-        const auto known =
-            bytes_.subspan(static_cast<std::size_t>(std::min<std::uint64_t>(offset, bytes_.size())));
-        const auto some = known.first(std::min(known.size(), buffer.size()));
-        std::fill(std::copy(some.begin(), some.end(), buffer.begin()), buffer.end(), std::byte{0});
-    }
-
-    /// Fails if more was read since the last call.
-    void expect_at_most(std::uint64_t bytes) const {
-        require(done_ <= bytes);
-        require(calls_ <= 8 + bytes / 1024);
-        done_ = calls_ = 0;
-    }
-
-  private:
-    std::span<const std::byte> bytes_;
-    std::uint64_t padding_;
-    mutable std::uint64_t done_ = 0;
-    mutable std::uint64_t calls_ = 0;
-};
-
-/// Whether `read` accepts; a refusal is of one of the two kinds and says why.
-bool accepted(const std::function<void()>& read) {
-    try {
-        read();
-        return true;
-    } catch (const Error& error) {
-        require(error.code() == ErrorCode::corrupt_image || error.code() == ErrorCode::unsupported);
-        require(error.what()[0] != '\0');
-        return false;
-    }
-}
 
 void check_region(const ImageSource& source, const Header& header, const Region& region) {
     require(region.offset % header.cluster_size() == 0);
