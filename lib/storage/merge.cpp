@@ -180,8 +180,9 @@ LayerFile Merge::layer(const Uuid& volume) const {
 async::Task<> Merge::check_room() {
     std::vector<LayerFile> sources;
     for (const Uuid& volume : step_.released) sources.push_back(layer(volume));
-    auto look = [sources = std::move(sources), into = layer(target()), where = path(target())] {
-        return std::pair(room_needed(sources, into), room_beside(where));
+    const bool zeroes = step_.kind == MergeKind::commit && !child_.nil();
+    auto look = [sources = std::move(sources), into = layer(target()), where = path(target()), zeroes] {
+        return std::pair(room_needed(sources, into, zeroes), room_beside(where));
     };
     const std::pair<std::uint64_t, std::uint64_t> measured = co_await engine_.files().run(std::move(look));
     const auto& [needed, room] = measured;

@@ -42,23 +42,23 @@ class OpenLayer {
     std::unique_ptr<qcow2::LayerMap> map_;
 };
 
-std::uint64_t room_for(const LayerFile& source, const LayerFile& target) {
+std::uint64_t room_for(const LayerFile& source, const LayerFile& target, bool zeroes) {
     OpenLayer from(source);
     OpenLayer to(target);
     try {
         const qcow2::MissingBytes missing = qcow2::bytes_missing(from.map(), to.map());
-        return missing.data + missing.zero;
-    } catch (const Error&) {
-        return from
-            .allocated();  // a guest was just changing a table: what the file takes is more than it can need
+        return missing.data + (zeroes ? missing.zero : 0);
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::corrupt_image) throw;
+        return from.allocated();  // a guest was just changing a table
     }
 }
 
 }  // namespace
 
-std::uint64_t room_needed(const std::vector<LayerFile>& sources, const LayerFile& target) {
+std::uint64_t room_needed(const std::vector<LayerFile>& sources, const LayerFile& target, bool zeroes) {
     std::uint64_t needed = 0;
-    for (const LayerFile& source : sources) needed += room_for(source, target);
+    for (const LayerFile& source : sources) needed += room_for(source, target, zeroes);
     return needed + needed / tables_share;
 }
 

@@ -23,7 +23,9 @@ struct LayerFile {
 };
 
 /// How many bytes `target` grows by when what the sources hold is written to it, at most: clusters that several of them
-/// have are counted for each, and a source that a guest writes to is taken as it is on disk now.
-[[nodiscard]] std::uint64_t room_needed(const std::vector<LayerFile>& sources, const LayerFile& target);
+/// have are counted for each, and a source that a guest writes to is taken as it is on disk now: what QEMU has not flushed is
+/// missing. `zeroes`: areas of zeroes are written as data, which the commit of an inner layer does (QEMU 7.2).
+[[nodiscard]] std::uint64_t room_needed(const std::vector<LayerFile>& sources, const LayerFile& target,
+                                        bool zeroes);
 
 }  // namespace volchain::storage
