@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <linux/close_range.h>
 #include <linux/landlock.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -18,6 +19,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "async/deadline.h"
@@ -180,6 +182,10 @@ UniqueFd landlock_ruleset(const std::vector<Command::Access>& files) {
 
 }  // namespace
 
+namespace {
+constexpr auto time_to_be_killed = std::chrono::milliseconds(200);
+}  // namespace
+
 std::string ExitStatus::str() const {
     return signal != 0 ? fmt::format("signal {} ({})", signal, ::strsignal(signal))
                        : fmt::format("exit status {}", code);
@@ -240,10 +246,24 @@ Process::~Process() {
     if (!pidfd_.is_open()) return;  // moved from
     signal(SIGKILL);
     try {
-        reap(0);
+        reap_killed();
     } catch (const Error& error) {
         log().error("{}", error.what());
     }
+}
+
+/// At once, nearly always. One that hangs in the kernel (a dead NFS server) is not waited for by the event loop.
+void Process::reap_killed() {
+    pollfd pidfd{pidfd_.native_handle(), POLLIN, 0};
+    if (!ended()) (void)::poll(&pidfd, 1, static_cast<int>(time_to_be_killed.count()));
+    reap(WNOHANG);
+    if (ended()) return;
+    log().warning("process {} does not end though it was killed; it hangs in the kernel", pid_);
+    std::thread([pid = pid_] {
+        siginfo_t ignored{};
+        while (::waitid(P_PID, static_cast<id_t>(pid), &ignored, WEXITED) < 0 && errno == EINTR) {
+        }
+    }).detach();
 }
 
 void Process::signal(int number) noexcept {

@@ -83,6 +83,7 @@ class Process {
   private:
     Process(const Executor& executor, pid_t pid, UniqueFd pidfd, UniqueFd output, UniqueFd errors);
     void reap(int flags);
+    void reap_killed();
 
     pid_t pid_;
     asio::posix::stream_descriptor pidfd_;

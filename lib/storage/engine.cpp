@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "async/deadline.h"
 #include "base/text.h"
 #include "storage/manifest.h"
 #include "storage/quiesce.h"
@@ -18,6 +19,8 @@ constexpr auto recovery_limit = std::chrono::seconds(20);
 /// How long a stop waits for operations to end by themselves.
 constexpr auto stop_limit = std::chrono::seconds(30);
 constexpr auto last_manifests_limit = std::chrono::seconds(5);
+constexpr auto manifest_limit = std::chrono::seconds(30);
+constexpr std::size_t threads_a_pool = 2;
 constexpr auto last_thaw_limit = std::chrono::seconds(10);
 /// How long who wants to make a pool waits for others who do.
 constexpr auto new_pools_limit = std::chrono::seconds(60);
@@ -287,6 +290,16 @@ async::Task<> Engine::wait_thawed(Uuid vm, async::Deadline deadline) {
     while (thawing_.contains(vm)) co_await thaws_.wait(deadline, "the guest to be thawed");
 }
 
+Uuid Engine::pool_at(const std::string& path) const {
+    for (const auto& [id, pool] : catalog_.pools())
+        if (pool.path == path) return id;
+    return Uuid{};
+}
+
+async::Workers& Engine::files(const Uuid& pool) {
+    return pool_files_.try_emplace(pool, threads_a_pool).first->second;
+}
+
 // --- volumes and pools
 // -----------------------------------------------------------------------------------------------
 
@@ -297,9 +310,10 @@ async::Task<> Engine::inspect_volume(Uuid id) {
         return inspect_image(pool, file, format);
     };
     auto again = work;
-    VolumeFacts facts = co_await files_.run(std::move(work));
+    async::Workers& files = this->files(volume.pool);
+    VolumeFacts facts = co_await files.run(std::move(work));
     // A running VM may just be changing its header; twice in a row would be a strange chance.
-    if (facts.state == VolumeState::corrupt) facts = co_await files_.run(std::move(again));
+    if (facts.state == VolumeState::corrupt) facts = co_await files.run(std::move(again));
     if (catalog_.has({ObjectKind::volume, id})) catalog_.set_facts(id, std::move(facts));
 }
 
@@ -339,7 +353,7 @@ async::Task<> Engine::inspect_pool(Uuid pool, bool probe_reflink) {
     auto work = [path = catalog_.pool(pool).path, probe_reflink] {
         return storage::inspect_pool(path, probe_reflink);
     };
-    PoolStatus status = co_await files_.run(std::move(work));
+    PoolStatus status = co_await files(pool).run(std::move(work));
     if (!catalog_.has({ObjectKind::pool, pool})) co_return;
     PoolStatus& known = pool_status_[pool];
     if (!probe_reflink) status.reflink = known.reflink;
@@ -419,7 +433,10 @@ async::Task<> Engine::write_manifest_of(Uuid id) {
     for (const std::string& pool : manifest_pools(catalog_, id)) {
         auto work = [pool, id, document] { write_manifest(pool, id, document); };
         std::exception_ptr failure;
-        co_await async::keep_failure(files_.run(std::move(work)), failure);
+        co_await async::keep_failure(
+            async::with_deadline(files(pool_at(pool)).run(std::move(work)), async::after(manifest_limit),
+                                 "the manifest to be written"),
+            failure);
         if (!failure) continue;
         complete = false;
         log()

@@ -62,6 +62,8 @@ class Engine final : private VmOwner {
     [[nodiscard]] const Jobs& jobs() const noexcept { return jobs_; }
     /// For blocking work on files.
     [[nodiscard]] async::Workers& files() noexcept { return files_; }
+    /// For looking after the files of a pool: where it does not answer, nobody else waits for that.
+    [[nodiscard]] async::Workers& files(const Uuid& pool);
     /// Starts a task that belongs to no job and no VM. At shutdown it is not started any more.
     void spawn(async::Task<> task, std::string what) noexcept;
 
@@ -141,6 +143,7 @@ class Engine final : private VmOwner {
     async::Task<> write_stale_manifests();
     async::Task<> write_manifests_now();
     async::Task<> write_manifest_of(Uuid vm);
+    [[nodiscard]] Uuid pool_at(const std::string& path) const;
 
     async::Executor executor_;
     Settings settings_;
@@ -149,6 +152,7 @@ class Engine final : private VmOwner {
     Catalog catalog_;
     Locks locks_;
     async::Workers files_{4};
+    std::map<Uuid, async::Workers> pool_files_;  ///< those that were once made stay
     std::map<Uuid, std::shared_ptr<Vm>> vms_;
     std::map<Uuid, PoolStatus> pool_status_;
     std::set<Uuid> pools_looked_at_;  ///< just now

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "storage/helper.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 
 #include "base/text.h"
+#include "storage/image_owner.h"
 
 namespace volchain::storage {
 
@@ -20,6 +19,30 @@ qmp::StorageDaemonOptions helper_options(const Engine& engine) {
     return options;
 }
 
+Catalog::Place place_of(const Engine& engine, const std::string& image) {
+    auto place = engine.catalog().place(image);
+    if (!place) throw Error(ErrorCode::internal, "image {} is in no pool", quote(image));
+    return *std::move(place);
+}
+
+async::Task<async::Identity> identity_for(Engine& engine, std::vector<ImageAccess> images) {
+    const auto written =
+        std::find_if(images.begin(), images.end(), [](const ImageAccess& image) { return image.write; });
+    const std::string decisive = written == images.end() ? images.front().path : written->path;
+    for (const ImageAccess& image : images) {
+        const Catalog::Place place = place_of(engine, image.path);
+        auto look = [pool = engine.catalog().pool(place.pool).path, file = place.file] {
+            check_plain_file(pool, file);
+        };
+        co_await engine.files().run(std::move(look));
+    }
+    const Catalog::Place place = place_of(engine, decisive);
+    auto look = [pool = engine.catalog().pool(place.pool).path, file = place.file] {
+        return image_owner(pool, file);
+    };
+    co_return co_await engine.files().run(std::move(look));
+}
+
 }  // namespace
 
 async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& engine, std::string image) {
@@ -30,17 +53,9 @@ async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& en
 
 async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& engine,
                                                                       std::vector<ImageAccess> images) {
-    const auto written =
-        std::find_if(images.begin(), images.end(), [](const ImageAccess& image) { return image.write; });
-    const std::string& owned = written == images.end() ? images.front().path : written->path;
-    struct stat status {};
-    if (::stat(owned.c_str(), &status) < 0) throw system_error(errno, "cannot look at " + quote(owned));
+    const async::Identity owner = co_await identity_for(engine, images);
     qmp::StorageDaemonOptions options = helper_options(engine);
-    if (::geteuid() == 0) {
-        options.identity.emplace();
-        options.identity->uid = status.st_uid;
-        options.identity->gid = status.st_gid;
-    }
+    if (::geteuid() == 0) options.identity = owner;
     for (ImageAccess& image : images) {
         options.files.emplace_back();
         options.files.back().path = std::move(image.path);

@@ -2,6 +2,7 @@
 #include "storage/live_disk.h"
 
 #include <filesystem>
+#include <set>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -12,8 +13,22 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// The files that a process has open, as the kernel names them: without links, and without a look at the file
+/// systems that they are on, which may not answer.
+std::set<std::string> open_files(pid_t pid) {
+    std::set<std::string> files;
+    if (pid == 0) return files;
+    std::error_code failure;
+    for (const auto& entry : fs::directory_iterator(fmt::format("/proc/{}/fd", pid), failure)) {
+        std::error_code gone;
+        files.insert(fs::read_symlink(entry.path(), gone).string());
+    }
+    return files;
+}
+
 /// The file behind a name that QEMU gave: relative names are relative to the directory it was started in.
-std::string resolved(const std::string& name, pid_t pid) {
+std::string resolved(const std::string& name, pid_t pid, const std::set<std::string>& open) {
+    if (open.contains(name)) return name;
     std::error_code failure;
     fs::path path(name);
     if (path.is_relative() && pid != 0)
@@ -44,11 +59,12 @@ std::string oddity_of(const qmp::BlockGraph& graph, const qmp::Node& layer) {
     return fmt::format("it is no file (driver {})", quote(node->driver));
 }
 
-std::vector<LiveLayer> layers_of(const qmp::BlockGraph& graph, const std::string& root, pid_t pid) {
+std::vector<LiveLayer> layers_of(const qmp::BlockGraph& graph, const std::string& root, pid_t pid,
+                                 const std::set<std::string>& open) {
     std::vector<LiveLayer> layers;
     for (const qmp::Node* node : graph.chain(root)) {
         const auto file = graph.file(node->name);
-        layers.push_back({node->name, node->driver, file ? resolved(*file, pid) : std::string(),
+        layers.push_back({node->name, node->driver, file ? resolved(*file, pid, open) : std::string(),
                           file ? oddity_of(graph, *node) : std::string()});
     }
     return layers;
@@ -92,13 +108,15 @@ async::Task<std::vector<LiveDisk>> read_live_disks(std::shared_ptr<qmp::Session>
     const std::vector<std::string> command_line =
         pid != 0 ? qmp::command_line_of(pid) : std::vector<std::string>();
 
+    const std::set<std::string> open = open_files(pid);
+
     std::vector<LiveDisk> disks;
     for (const qmp::Device& device : graph.devices()) {
         const qmp::Node* const active = graph.layer(device.root);
         if (device.removable || active == nullptr || active->read_only) continue;
         LiveDisk disk;
         disk.device = device.id.empty() ? device.path : device.id;
-        disk.layers = layers_of(graph, device.root, pid);
+        disk.layers = layers_of(graph, device.root, pid, open);
         disk.bitmaps = active->bitmaps;
         read_options(disk, device, *active, graph.file(active->name).value_or(""), command_line);
         const Json serial = co_await device_property(session, device.path, "serial", deadline);

@@ -179,6 +179,41 @@ def test_daemon_killed_live(scene, point):
     s.check_bitmaps()
 
 
+def test_daemon_killed_with_a_disk_left_out(directory):
+    """Without a freeze no step is on disk between the nodes and the switch but the switch itself: it says that one
+    disk, whose overlay QEMU may not open, has no part in it."""
+    user = 65534
+    bus = Bus(directory + "/bus")
+    daemon = Daemon(directory + "/d", bus, CONFIG).start()
+    os.mkdir(directory + "/pool", 0o777)
+    paths = [make_chain(directory + "/pool", f"disk{n}", size=16 * MIB)[0] for n in range(2)]
+    for path in paths:
+        os.chown(path, user, user)
+    qemu = Qemu(directory + "/vm", paths, user=user).start()
+    try:
+        os.chown(paths[1], 0, 0)
+        os.chmod(paths[1], 0o600)
+        client = Client(bus.address)
+        vm = client.register_vm("web", qmp_socket=qemu.qmp)
+        daemon.at("create-snapshot.thaw")
+        client.send(vm, "VM", "CreateSnapshot", "sa{sv}", "s1",
+                    {"quiesce": ("s", "off"), "on-disk-failure": ("s", "exclude")})
+        daemon.wait_killed()
+        client.close()
+        daemon.start()
+        client = Client(bus.address)
+        [taken] = client.of_kind("snapshot").values()
+        assert taken["Status"] == "partial" and len(taken["Disks"]) == 1
+        for number in range(2):
+            active = disk_by_target(client, vm, f"serial{number}")[1]["ActivePath"]
+            assert active == qemu.active_file(f"dev{number}") and (active == paths[number]) == (number == 1)
+        client.close()
+    finally:
+        qemu.kill()
+        daemon.stop()
+        bus.stop()
+
+
 @pytest.mark.parametrize("point", OFFLINE)
 def test_daemon_killed_offline(scene, point):
     s = scene(False)

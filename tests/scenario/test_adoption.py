@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """RegisterVM: what is found in QEMU's block graph becomes disks and volumes, however it was put there."""
 import os
+import subprocess
 
 import pytest
 
 from harness import images
 from harness.chains import disk_by_target, make_chain, volume_at, volume_chain
-from harness.client import DBusError
+from harness.client import DBusError, variants
 
 
 def test_chains_become_records(client, pool_directory, qemus):
@@ -143,6 +144,60 @@ def test_libvirts_monitor_is_refused(client, pool_directory, qemus):
     assert client.of_kind("vm") == {} and client.of_kind("disk") == {}
     vm = client.register_vm("web", qmp_socket=qemu.qmp, foreign_manager=True)
     assert len(client.get(vm, "VM", "Disks")) == 1
+
+
+def test_libvirts_monitor_turns_up_later(client, pool_directory, qemus, directory):
+    """Registered when it was ours, started by libvirt the next time."""
+    disk = make_chain(pool_directory, "root")[0]
+    qemu = qemus("vm", [disk])
+    vm = client.register_vm("web", qmp_socket=qemu.qmp)
+    qemu.quit()
+    client.wait_property(vm, "VM", "State", "shutoff")
+    qemus("vm", [disk], extra=["-chardev", f"socket,id=charmonitor,path={directory}/libvirt.sock,server=on,wait=off",
+                               "-mon", "chardev=charmonitor,id=monitor,mode=control"])
+    client.wait_property(vm, "VM", "State", "paused")
+    for call in (lambda: client.create_snapshot(vm, "s1"),
+                 lambda: client.call(client.get(vm, "VM", "Disks")[0], "Disk", "CreateOverlay", "a{sv}", {})):
+        with pytest.raises(DBusError) as refused:
+            call()
+        assert refused.value.short == "Unsupported" and "libvirt" in refused.value.message
+    assert images.image_files(pool_directory) == [os.path.basename(disk)]
+
+
+@pytest.mark.parametrize("how", ["part", "device"])
+def test_raw_that_is_no_plain_file(client, pool_directory, qemus, how):
+    """A part of a file, and a block device: neither is a volume."""
+    raw = images.create(f"{pool_directory}/big.raw", 8 << 20, fmt="raw")
+    loop = None
+    try:
+        if how == "device":
+            made = subprocess.run(["losetup", "--find", "--show", raw], capture_output=True, text=True, timeout=20)
+            if made.returncode:
+                pytest.skip("no loop devices: " + made.stderr)
+            loop = made.stdout.strip()
+        file = {"driver": "host_device" if loop else "file", "node-name": "f", "filename": loop or raw}
+        options = {} if loop else {"offset": 1 << 20, "size": 4 << 20}
+        qemu = qemus("vm", [{"path": raw, "node": "part", "blockdevs": [
+            file, {"driver": "raw", "node-name": "part", "file": "f", **options}]}])
+        vm = client.register_vm("web", qmp_socket=qemu.qmp)
+        assert client.of_kind("disk") == {} and client.of_kind("volume") == {}
+        (device, why), = client.get(vm, "VM", "Unmanaged")
+        assert device == "dev0" and ("host_device" if loop else "part of its file") in why
+        qemu.kill()
+    finally:
+        if loop:
+            subprocess.run(["losetup", "-d", loop], check=True, timeout=20)
+
+
+def test_two_vms_of_one_new_directory(client, pool_directory, qemus, directory):
+    """Adopted at the same time, they share the pool that the first one makes."""
+    disks = [make_chain(pool_directory, f"root{n}")[0] for n in range(4)]
+    vms = [qemus(f"vm{n}", [disk]) for n, disk in enumerate(disks)]
+    calls = [client.send("/org/volchain1", "Manager", "RegisterVM", "sa{sv}", f"vm{n}", variants({"qmp_socket": q.qmp}))
+             for n, q in enumerate(vms)]
+    for call in calls:
+        assert len(client.get(client.answer(call), "VM", "Disks")) == 1
+    assert [p["Path"] for p in client.of_kind("pool").values()] == [pool_directory]
 
 
 def test_a_monitor_that_another_client_holds(client, pool_directory, qemus):

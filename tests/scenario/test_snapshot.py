@@ -168,6 +168,20 @@ def test_a_base_that_others_see_is_not_written_to(world):
     assert images.digest(w.paths[0]) == before
 
 
+def test_a_disk_that_others_use_too(world, client, directory, qemus):
+    os.mkdir(f"{directory}/pool")
+    path = make_chain(f"{directory}/pool", "shared")[0]
+    qemu = qemus("vm", [{"path": path, "device": {"share-rw": True}}])
+    w = World(client, qemu, client.register_vm("web", qmp_socket=qemu.qmp), [path])
+    with pytest.raises(DBusError) as refused:
+        client.call(w.disk(0), "Disk", "CreateOverlay", "a{sv}", {})
+    assert refused.value.short == "Unsupported" and "shared" in refused.value.message
+    with pytest.raises(DBusError) as refused:
+        w.snapshot("s1")
+    assert refused.value.short == "Unsupported"
+    assert w.active(0) == path
+
+
 # --- one of four disks fails ---
 
 @pytest.fixture
@@ -268,7 +282,31 @@ def test_a_read_only_disk_takes_no_part(client, pool_directory, qemus):
     assert qemu.active_file("dev1") == paths[1]
 
 
+def test_a_disk_that_was_plugged_in_meanwhile(world, directory):
+    """QEMU sends no event for it; all disks are all disks nevertheless."""
+    w = world(1, extra=["-device", "pcie-root-port,id=port1,slot=1"])
+    w.take("s1")
+    os.mkdir(f"{directory}/hot")
+    path = make_chain(f"{directory}/hot", "hot")[0]
+    w.qemu.execute("blockdev-add", **{"driver": "qcow2", "node-name": "hot",
+                                      "file": {"driver": "file", "filename": path}})
+    w.qemu.execute("device_add", driver="virtio-blk-pci", id="hot0", drive="hot", bus="port1", serial="hot")
+    taken = w.take("s2")
+    hot = disk_by_target(w.client, w.vm, "hot")[0]
+    assert {disk for disk, _ in taken["Disks"]} == {w.disk(0), hot} and taken["Status"] == "ok"
+    assert w.qemu.active_file("hot0") == w.client.get(hot, "Disk", "ActivePath") != path
+    assert len(w.take("s3")["Disks"]) == 2
+
+
 # --- bitmaps ---
+
+def test_a_bitmap_that_somebody_added_meanwhile(world):
+    w = world(1)
+    w.take("s1")
+    w.qemu.execute("block-dirty-bitmap-add", node=w.qemu.top_node("dev0")["node-name"], name="mine", persistent=True)
+    w.take("s2")
+    assert [b["name"] for b in w.qemu.top_node("dev0")["dirty-bitmaps"]] == ["mine"]
+
 
 def test_persistent_bitmaps_go_on(world):
     w = world(2)

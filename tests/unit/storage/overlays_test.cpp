@@ -231,7 +231,7 @@ Task<> qemu_hangs(Site& site) {
     std::exception_ptr failure;
     async::TaskGroup undoing(site.engine->executor());
     undoing.spawn(async::keep_failure(overlays.undo(true), failure), "undoing");
-    co_await async::sleep_until(qmp::after_ms(900));
+    co_await async::sleep_until(qmp::after_ms(3500));
     EXPECT_EQ(undoing.size(), 1u) << "it has the nodes still";
     site.qemu->process.signal(SIGCONT);
     co_await undoing.drain();
@@ -242,7 +242,7 @@ Task<> qemu_hangs(Site& site) {
 }
 TEST(Overlays, AreTakenAwayWhenAQemuThatHungGoesOn) {
     Settings settings = quick_settings();
-    settings.command_timeout = std::chrono::milliseconds(500);
+    settings.command_timeout = std::chrono::seconds(3);  // less than the wait above: it is tried again
     settings.pool_check_interval = std::chrono::seconds(1);
     async::run(with_site(qemu_hangs, settings));
 }
