@@ -72,6 +72,16 @@ void offer_value(Completion& completion, std::string_view what) {
                                                              "VM",   "SNAPSHOT", "JOB"};
     static constexpr std::array<std::string_view, 3> files{"FILE", "DIRECTORY", "SOCKET"};
     if (what.ends_with("...")) what.remove_suffix(3);
+    if (const std::size_t pair = what.find('='); pair != what.npos) {
+        const std::size_t equals = completion.begun.find('=');
+        if (equals == std::string::npos) {
+            completion.suffix = "=";
+            return offer_value(completion, what.substr(0, pair));
+        }
+        completion.prefix += completion.begun.substr(0, equals + 1);
+        completion.begun.erase(0, equals + 1);
+        return offer_value(completion, what.substr(pair + 1));
+    }
     if (what.find('|') != what.npos) {
         while (!what.empty()) {
             const std::size_t length = std::min(what.find('|'), what.size());
@@ -141,9 +151,10 @@ std::vector<std::string> matching(const Completion& completion, const std::vecto
     std::set<std::string> ids;
     for (const NameAndId& object : objects) {
         if (!object.name.empty() && object.name.starts_with(completion.begun))
-            names.insert(completion.prefix + object.name);
+            names.insert(completion.prefix + object.name + completion.suffix);
         const bool id_begun = object.name.empty() || !completion.begun.empty();
-        if (id_begun && object.id.starts_with(completion.begun)) ids.insert(completion.prefix + object.id);
+        if (id_begun && object.id.starts_with(completion.begun))
+            ids.insert(completion.prefix + object.id + completion.suffix);
     }
     const std::set<std::string>& found = names.empty() ? ids : names;
     return {found.begin(), found.end()};

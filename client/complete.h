@@ -5,8 +5,8 @@
 // lines call.
 //
 // The words of usages and option values say what they stand for: POOL, DISK, VOLUME, VM, SNAPSHOT and JOB are
-// objects; FILE, DIRECTORY and SOCKET are left to the shell; "a|b" are words; anything else (NAME, SIZE) is
-// the user's own.
+// objects; FILE, DIRECTORY and SOCKET are left to the shell; "a|b" are words; "DISK=SNAPSHOT" is what it says;
+// anything else (NAME, SIZE) is the user's own.
 #pragma once
 
 #include <string>
@@ -23,6 +23,8 @@ struct Completion {
     bool files = false;
     /// What stands before the value in the last word: "--disk=".
     std::string prefix;
+    /// What goes on after the name of an object: "=".
+    std::string suffix;
     /// The beginning of the value.
     std::string begun;
 };

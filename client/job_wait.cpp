@@ -4,6 +4,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <csignal>
+#include <map>
 #include <tuple>
 #include <utility>
 
@@ -110,15 +111,17 @@ async::Task<JobEnd> watched_end(Session& session, bus::ObjectPath job) {
     co_return *std::move(end);
 }
 
-/// What the entry of a result is called: of an object, its name.
+/// What the entry of a result is called: of objects, their names.
 async::Task<Cell> result_cell(Session& session, std::string name, bus::Variant value) {
-    const auto path = value.get<bus::ObjectPath>();
-    std::string object_name;
-    if (path && !kind_of(*path).empty()) {
-        const Object object = co_await session.object(*path);
-        object_name = object.name();
+    auto paths = value.get<std::vector<bus::ObjectPath>>().value_or(std::vector<bus::ObjectPath>());
+    if (const auto path = value.get<bus::ObjectPath>()) paths.push_back(*path);
+    std::map<bus::ObjectPath, std::string> names;
+    for (const bus::ObjectPath& path : paths) {
+        if (kind_of(path).empty()) continue;
+        const Object object = co_await session.object(path);
+        names[path] = object.name();
     }
-    const NameOf name_of = [&object_name](const bus::ObjectPath&) { return object_name; };
+    const NameOf name_of = [&names](const bus::ObjectPath& path) { return names[path]; };
     co_return cell_of(name, value, name_of);
 }
 

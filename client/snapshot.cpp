@@ -42,6 +42,28 @@ async::Task<> create_snapshot(Session& session, Arguments arguments) {
     co_await finish_job(session, job, "snapshot");
 }
 
+/// The options that preview and revert share.
+MethodOptions& set_config_option(MethodOptions& options, const Arguments& arguments) {
+    if (arguments.flag("no-config")) options.set("config", false);
+    return options;
+}
+
+async::Task<> preview_snapshot(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    set_config_option(options, arguments);
+    const bus::ObjectPath snapshot = co_await session.find("snapshot", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(snapshot, "Preview", options.dict());
+    co_await finish_job(session, job);
+}
+
+async::Task<> revert_to_snapshot(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    set_config_option(options, arguments).flag("keep-branch");
+    const bus::ObjectPath snapshot = co_await session.find("snapshot", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(snapshot, "Revert", options.dict());
+    co_await finish_job(session, job, "snapshot");
+}
+
 async::Task<> set_metadata(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.text("name").text("description");
@@ -65,6 +87,7 @@ async::Task<> print_snapshot_config(Session& session, Arguments arguments) {
 }  // namespace
 
 std::vector<Verb> snapshot_verbs() {
+    const Option no_config{"no-config", "", "let the VM keep its configuration"};
     return {
         {"snapshot", "list", "[VM]", "list the snapshots, or those of a VM", list_snapshots},
         {"snapshot", "show", "SNAPSHOT", "show all there is to say of a snapshot", show_object},
@@ -80,6 +103,18 @@ std::vector<Verb> snapshot_verbs() {
            "freeze the guest's file systems: if it can be, or fail, or not at all"},
           {"freeze-timeout", "DURATION", "how long the freeze may take"},
           {"on-disk-failure", "abort|exclude", "what a disk that cannot take part does to the snapshot"}}},
+        {"snapshot",
+         "preview",
+         "SNAPSHOT",
+         "let a VM that is down show what it was at a snapshot",
+         preview_snapshot,
+         {no_config}},
+        {"snapshot",
+         "revert",
+         "SNAPSHOT",
+         "let a VM that is down be again what it was at a snapshot",
+         revert_to_snapshot,
+         {no_config, {"keep-branch", "", "keep what it is now as a branch of the snapshots"}}},
         {"snapshot",
          "set",
          "SNAPSHOT",

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
 // volchainctl vm: virtual machines.
+#include <map>
+
+#include "base/text.h"
 #include "client/document.h"
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/show.h"
+#include "client/usage_error.h"
 #include "client/verb.h"
 #include "client/vm_tree.h"
 
@@ -51,6 +55,89 @@ async::Task<> draw_vm_tree(Session& session, Arguments arguments) {
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     const Objects objects = co_await session.objects();
     session.output().print(VmTree(objects, vm));
+}
+
+/// Snapshots and disks are called as they are called in the VM; other VMs may have the same names.
+std::optional<bus::ObjectPath> named_in_vm(const Objects& objects, const std::string& kind,
+                                           const bus::ObjectPath& vm, const std::string& property,
+                                           const std::string& name) {
+    for (const Object* object : objects.of_kind(kind))
+        if (object->reference("VM") == vm && object->text(property) == name) return object->path;
+    return std::nullopt;
+}
+
+/// "DISK=SNAPSHOT"
+struct Choice {
+    explicit Choice(const std::string& word) {
+        const std::size_t equals = word.find('=');
+        if (equals == std::string::npos || equals == 0 || equals + 1 == word.size())
+            throw UsageError("{} is not DISK=SNAPSHOT", quote(word));
+        disk = word.substr(0, equals);
+        snapshot = word.substr(equals + 1);
+    }
+    std::string disk;
+    std::string snapshot;
+};
+
+async::Task<bus::ObjectPath> find_snapshot_of(Session& session, Objects objects, bus::ObjectPath vm,
+                                              std::string what) {
+    if (const auto found = named_in_vm(objects, "snapshot", vm, "Name", what)) co_return *found;
+    co_return co_await session.find("snapshot", what);
+}
+
+async::Task<bus::ObjectPath> find_disk_of(Session& session, Objects objects, bus::ObjectPath vm,
+                                          std::string what) {
+    for (const char* property : {"Name", "Target"})
+        if (const auto found = named_in_vm(objects, "disk", vm, property, what)) co_return *found;
+    co_return co_await session.find("disk", what);
+}
+
+async::Task<> preview_vm(Session& session, Arguments arguments) {
+    std::vector<Choice> choices;
+    for (const std::string& word : arguments.words_from(1)) choices.emplace_back(word);
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    const Objects objects = co_await session.objects();
+    std::map<bus::ObjectPath, bus::ObjectPath> disks;
+    for (const Choice& choice : choices) {
+        const bus::ObjectPath disk = co_await find_disk_of(session, objects, vm, choice.disk);
+        const bus::ObjectPath snapshot = co_await find_snapshot_of(session, objects, vm, choice.snapshot);
+        if (!disks.emplace(disk, snapshot).second)
+            throw UsageError("disk {} is named twice", quote(choice.disk));
+    }
+    MethodOptions options(arguments);
+    if (const auto from = arguments.value("config-from")) {
+        const bus::ObjectPath snapshot = co_await find_snapshot_of(session, objects, vm, *from);
+        options.set("config-from", snapshot);
+    }
+    const auto job = co_await session.call<bus::ObjectPath>(vm, "Preview", disks, options.dict());
+    co_await finish_job(session, job);
+}
+
+async::Task<> commit_preview(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.flag("keep-branch");
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(vm, "CommitPreview", options.dict());
+    co_await finish_job(session, job, "snapshot");
+}
+
+async::Task<> undo_preview(Session& session, Arguments arguments) {
+    const MethodOptions options(arguments);
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(vm, "UndoPreview", options.dict());
+    co_await finish_job(session, job);
+}
+
+async::Task<> print_launch_arguments(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.text("device");
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    const auto words = co_await session.call<std::vector<std::string>>(vm, "LaunchArguments", options.dict());
+    if (session.output().json()) {
+        session.output().print_json(words);
+        co_return;
+    }
+    for (const std::string& word : words) session.output().print_line(word);
 }
 
 async::Task<> print_vm_config(Session& session, Arguments arguments) {
@@ -101,6 +188,25 @@ std::vector<Verb> vm_verbs() {
          update_vm,
          {{"name", "NAME", "what it is called from now on"}, qmp_socket, agent_socket}},
         {"vm", "refresh", "VM", "look at the running VM again", refresh_vm},
+        {"vm",
+         "preview",
+         "VM DISK=SNAPSHOT...",
+         "let disks of a VM that is down show what they held at snapshots",
+         preview_vm,
+         {{"config-from", "SNAPSHOT", "let the VM have the configuration of this snapshot, too"}}},
+        {"vm",
+         "commit-preview",
+         "VM",
+         "stay with what is shown; what was there before goes",
+         commit_preview,
+         {{"keep-branch", "", "keep what was there before as a branch of the snapshots"}}},
+        {"vm", "undo-preview", "VM", "go back to what was there before the preview", undo_preview},
+        {"vm",
+         "launch-arguments",
+         "VM",
+         "print the arguments with which QEMU opens the VM's disks, one on a line",
+         print_launch_arguments,
+         {{"device", "MODEL", "add a device of this model (virtio-blk-pci ...) for each disk"}}},
         {"vm", "config", "VM", "print the VM's configuration", print_vm_config},
         {"vm",
          "set-config",

@@ -17,6 +17,8 @@ using PathPair = std::tuple<bus::ObjectPath, bus::ObjectPath>;
 using PathText = std::tuple<bus::ObjectPath, std::string>;
 
 constexpr const char* now_label = "(now)";
+constexpr const char* preview_label = "(preview)";
+constexpr const char* former_label = "(before)";
 constexpr const char* rest_label = "(other volumes)";
 
 std::string file_name(const Object& volume) {
@@ -47,14 +49,20 @@ VmTree::VmTree(const Objects& objects, const bus::ObjectPath& vm) : objects_(obj
         return std::tuple(a->number("CreatedUsec"), a->name()) <
                std::tuple(b->number("CreatedUsec"), b->name());
     });
+    for (const Object* snapshot : snapshots_)
+        for (const auto& [disk, volume] : snapshot->value<std::vector<PathPair>>("Disks"))
+            of_snapshots_.insert(volume);
     for (const Object* disk : objects.of_kind("disk"))
         if (disk->reference("VM") == vm) disks_.push_back(disk);
     add_children(roots_, bus::ObjectPath());
     // A parent that is unknown, or a circle of parents, must not hide a snapshot.
     for (const Object* snapshot : snapshots_)
         if (!placed_.contains(snapshot->path)) roots_.push_back(snapshot_node(*snapshot));
-    const bus::ObjectPath current = vm_->reference("CurrentSnapshot");
-    if (current.none() || !placed_.contains(current)) roots_.push_back(now_node());
+    for (const char* property : {"CurrentSnapshot", "PreviewOf"}) {
+        const bus::ObjectPath place = vm_->reference(property);
+        if (!placed_.contains(place)) add_states(roots_, place);
+        placed_.insert(place);
+    }
     Node rest = rest_node();
     if (!rest.volumes.empty()) roots_.push_back(std::move(rest));
 }
@@ -68,6 +76,7 @@ void VmTree::add_children(std::vector<Node>& to, const bus::ObjectPath& parent) 
 VmTree::Node VmTree::snapshot_node(const Object& snapshot) {
     placed_.insert(snapshot.path);
     Node node;
+    node.type = "snapshot";
     node.snapshot = &snapshot;
     node.label = snapshot.name();
     std::vector<PathPair> disks = snapshot.value<std::vector<PathPair>>("Disks");
@@ -78,14 +87,28 @@ VmTree::Node VmTree::snapshot_node(const Object& snapshot) {
     for (const auto& [disk, why] : snapshot.value<std::vector<PathText>>("Excluded"))
         node.volumes.push_back({objects_.find(disk), nullptr, false, why});
     add_children(node.children, snapshot.path);
-    if (vm_->reference("CurrentSnapshot") == snapshot.path) node.children.push_back(now_node());
+    add_states(node.children, snapshot.path);
     return node;
 }
 
-VmTree::Node VmTree::now_node() {
+/// What the VM works on, and what it does again when a preview is undone, where they stand on this snapshot.
+void VmTree::add_states(std::vector<Node>& to, const bus::ObjectPath& place) {
+    const bus::ObjectPath current = vm_->reference("CurrentSnapshot");
+    const bus::ObjectPath preview = vm_->reference("PreviewOf");
+    if (preview.none()) {
+        if (current == place) to.push_back(state_node("now", now_label, "Active"));
+        return;
+    }
+    if (current == place) to.push_back(state_node("former", former_label, "Former"));
+    if (preview == place) to.push_back(state_node("now", preview_label, "Active"));
+}
+
+VmTree::Node VmTree::state_node(const std::string& type, const std::string& label,
+                                const std::string& volume) {
     Node node;
-    node.label = now_label;
-    for (const Object* disk : disks_) add_volume(node, disk->path, disk->reference("Active"));
+    node.type = type;
+    node.label = label;
+    for (const Object* disk : disks_) add_volume(node, disk->path, disk->reference(volume));
     return node;
 }
 
@@ -94,6 +117,7 @@ void VmTree::add_volume(Node& node, const bus::ObjectPath& disk, const bus::Obje
     bool layer = false;
     for (const Object* next = objects_.find(volume); next != nullptr;
          next = objects_.find(next->reference("Backing"))) {
+        if (layer && of_snapshots_.contains(next->path)) return;
         const bool is_new = shown_.insert(next->path).second;
         if (layer && !is_new) return;
         node.volumes.push_back({objects_.find(disk), next, layer, ""});
@@ -103,6 +127,7 @@ void VmTree::add_volume(Node& node, const bus::ObjectPath& disk, const bus::Obje
 
 VmTree::Node VmTree::rest_node() const {
     Node node;
+    node.type = "other";
     node.label = rest_label;
     for (const Object* disk : disks_)
         for (const bus::ObjectPath& volume : disk->references("Volumes"))
@@ -189,7 +214,7 @@ std::string VmTree::text(const TextStyle& style) const {
 OrderedJson VmTree::json() const {
     const NameOf name_of = names_in(objects_);
     OrderedJson all = Cell::object("vm", vm_->text("Id"), vm_->name()).json();
-    for (const char* property : {"State", "AgentState", "CurrentSnapshot"})
+    for (const char* property : {"State", "AgentState", "CurrentSnapshot", "PreviewOf"})
         if (vm_->properties.contains(property))
             all[key_of(property)] = cell_of(property, vm_->properties.at(property), name_of).json();
     all["tree"] = OrderedJson::array();
@@ -200,7 +225,7 @@ OrderedJson VmTree::json() const {
 OrderedJson VmTree::json_of(const Node& node) const {
     const NameOf name_of = names_in(objects_);
     OrderedJson all;
-    all["type"] = node.snapshot != nullptr ? "snapshot" : node.label == now_label ? "now" : "other";
+    all["type"] = node.type;
     if (node.snapshot != nullptr)
         for (const char* property : {"Id", "Name", "CreatedUsec", "Consistency", "Status", "Current"})
             if (node.snapshot->properties.contains(property))

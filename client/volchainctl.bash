@@ -12,11 +12,11 @@ _volchainctl() {
             return
         fi
         # For bash the word begins after a '='.
-        [[ $cur == --*=* ]] && word=${word#"${cur%%=*}="}
+        [[ $cur == *=* ]] && word=${word#"${cur%%=*}="}
         printf -v word %q "$word"
         COMPREPLY+=("$word")
     done < <("${words[0]}" complete -- "${words[@]:1:cword-1}" "$cur" 2>/dev/null)
-    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == --*= ]] && compopt -o nospace
-    [[ $cur == --*=* ]] && cur=${cur#*=}
+    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+    [[ $cur == *=* ]] && cur=${cur#*=}
     __ltrim_colon_completions "$cur"
 } && complete -F _volchainctl volchainctl

@@ -9,5 +9,5 @@ if [[ ${candidates[1]} == :files ]]; then
     _files
     return
 fi
-compadd -S '' -- ${(M)candidates:#--*=}
-compadd -- ${candidates:#(--*=|)}
+compadd -S '' -- ${(M)candidates:#*=}
+compadd -- ${candidates:#(*=|)}

@@ -22,6 +22,7 @@ bus::Interface<DiskObject> DiskObject::table() {
         .property<&DiskObject::target>("Target", bus::Change::signalled)
         .property<&DiskObject::active>("Active", bus::Change::signalled)
         .property<&DiskObject::active_path>("ActivePath", bus::Change::signalled)
+        .property<&DiskObject::former>("Former", bus::Change::signalled)
         .property<&DiskObject::volumes>("Volumes", bus::Change::signalled)
         .property<&DiskObject::size>("SizeBytes", bus::Change::signalled)
         .property<&DiskObject::state>("State", bus::Change::signalled)
@@ -89,6 +90,10 @@ std::string DiskObject::active_path(Uuid id) const {
     return catalog.path(catalog.volume(catalog.disk(id).active));
 }
 
+bus::ObjectPath DiskObject::former(Uuid id) const {
+    return object_path(ObjectKind::volume, engine_.catalog().disk(id).former);
+}
+
 std::vector<bus::ObjectPath> DiskObject::volumes(Uuid id) const {
     return object_paths(ObjectKind::volume, engine_.catalog().volumes_of_disk(id));
 }
@@ -100,7 +105,8 @@ std::uint64_t DiskObject::size(Uuid id) const {
 
 std::string DiskObject::state(Uuid id) const {
     if (engine_.locks().held({ObjectKind::disk, id})) return "locked";
-    return engine_.broken(id).empty() ? "ok" : "broken";
+    if (!engine_.broken(id).empty()) return "broken";
+    return engine_.catalog().disk(id).former ? "preview" : "ok";
 }
 
 bool DiskObject::shareable(Uuid id) const {

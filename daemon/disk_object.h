@@ -25,6 +25,7 @@ class DiskObject {
     [[nodiscard]] std::string target(Uuid id) const;
     [[nodiscard]] bus::ObjectPath active(Uuid id) const;
     [[nodiscard]] std::string active_path(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath former(Uuid id) const;
     [[nodiscard]] std::vector<bus::ObjectPath> volumes(Uuid id) const;
     [[nodiscard]] std::uint64_t size(Uuid id) const;
     [[nodiscard]] std::string state(Uuid id) const;

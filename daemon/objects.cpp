@@ -8,12 +8,20 @@ namespace {
 
 using storage::ObjectKind;
 
+bus::ObjectPath path_of(const Json& object) {
+    const JsonReader reader(object, "job result", ErrorCode::internal);
+    const auto kind = from_word<ObjectKind>(reader.at("kind").string());
+    const auto id = Uuid::parse(reader.at("id").string());
+    if (!kind || !id) reader.fail("an object");
+    return object_path(*kind, *id);
+}
+
 bus::Variant variant_of(const Json& value) {
-    if (value.is_object()) {
-        const JsonReader reader(value, "job result", ErrorCode::internal);
-        const auto kind = from_word<ObjectKind>(reader.at("kind").string());
-        const auto id = Uuid::parse(reader.at("id").string());
-        if (kind && id) return object_path(*kind, *id);
+    if (value.is_object()) return path_of(value);
+    if (value.is_array() && !value.empty() && value.front().is_object()) {
+        std::vector<bus::ObjectPath> paths;
+        for (const Json& item : value) paths.push_back(path_of(item));
+        return paths;
     }
     if (value.is_array()) {
         std::vector<std::string> texts;

@@ -22,7 +22,7 @@ using PathText = std::pair<bus::ObjectPath, std::string>;
 using TextPair = std::pair<std::string, std::string>;
 using Bytes = std::vector<std::uint8_t>;
 
-/// A job's result as a{sv}: objects as paths, numbers as t, text as s, lists of text as as.
+/// A job's result as a{sv}: objects as paths, numbers as t, text as s, lists of text as as, lists of objects as ao.
 [[nodiscard]] bus::Dict result_dict(const Json& result);
 /// The error of a job, two empty strings where it has none. The name is the full one: "org.volchain1.Error.NoSpace".
 [[nodiscard]] TextPair error_pair(const std::optional<Error>& error);

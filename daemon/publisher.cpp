@@ -3,6 +3,8 @@
 
 #include <boost/asio/post.hpp>
 
+#include "storage/preview_state.h"
+
 namespace volchain::daemon {
 
 using storage::ObjectId;
@@ -111,6 +113,8 @@ std::set<Publisher::Key> Publisher::related(const Key& key) const {
             break;
         case ObjectKind::vm:
             add(ObjectKind::snapshot, catalog.vm(id).current_snapshot);
+            for (const Uuid& snapshot : storage::shown_snapshots(catalog, id))
+                add(ObjectKind::snapshot, snapshot);
             for (const Uuid& disk : catalog.disks_of_vm(id)) {
                 add(ObjectKind::disk, disk);
                 add(ObjectKind::volume, catalog.disk(disk).active);

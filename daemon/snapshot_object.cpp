@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/snapshot_object.h"
 
+#include "storage/preview.h"
+#include "storage/preview_state.h"
 #include "storage/remove_volumes.h"
 #include "storage/snapshots.h"
 
@@ -10,8 +12,10 @@ using storage::ObjectKind;
 
 bus::Interface<SnapshotObject> SnapshotObject::table() {
     bus::Interface<SnapshotObject> table(interface_name(ObjectKind::snapshot), *this);
-    table.method<&SnapshotObject::set_metadata>("SetMetadata", bus::in("options"), bus::out())
+    table.method<&SnapshotObject::preview>("Preview", bus::in("options"), bus::out("job"))
+        .method<&SnapshotObject::revert>("Revert", bus::in("options"), bus::out("job"))
         .method<&SnapshotObject::remove>("Delete", bus::in("options"), bus::out("job"))
+        .method<&SnapshotObject::set_metadata>("SetMetadata", bus::in("options"), bus::out())
         .method<&SnapshotObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
         .property<&SnapshotObject::id>("Id", bus::Change::never)
         .property<&SnapshotObject::name>("Name", bus::Change::signalled)
@@ -28,6 +32,27 @@ bus::Interface<SnapshotObject> SnapshotObject::table() {
         .property<&SnapshotObject::origin>("Origin", bus::Change::never)
         .property<&SnapshotObject::current>("Current", bus::Change::signalled);
     return table;
+}
+
+async::Task<bus::ObjectPath> SnapshotObject::preview(bus::Call call, Uuid id, bus::Options options) {
+    const bool with_config = options.take<bool>("config", true);
+    options.finish();
+    const uid_t owner = co_await call.sender_uid();
+    auto request = storage::PreviewRequest::of_snapshot(engine_.catalog(), id, with_config);
+    request.owner_uid = owner;
+    const Uuid job = co_await storage::preview(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> SnapshotObject::revert(bus::Call call, Uuid id, bus::Options options) {
+    const bool with_config = options.take<bool>("config", true);
+    const bool keep_branch = options.take<bool>("keep-branch", false);
+    options.finish();
+    const uid_t owner = co_await call.sender_uid();
+    auto request = storage::PreviewRequest::of_snapshot(engine_.catalog(), id, with_config);
+    request.owner_uid = owner;
+    const Uuid job = co_await storage::revert(engine_, std::move(request), keep_branch);
+    co_return object_path(ObjectKind::job, job);
 }
 
 async::Task<> SnapshotObject::set_metadata(bus::Call, Uuid id, bus::Options options) {
@@ -86,7 +111,13 @@ std::string SnapshotObject::consistency(Uuid id) const {
 }
 
 std::string SnapshotObject::status(Uuid id) const {
-    return std::string(word(engine_.catalog().snapshot(id).status));
+    const auto& catalog = engine_.catalog();
+    const storage::SnapshotRecord& snapshot = catalog.snapshot(id);
+    const bool whole =
+        snapshot.status == storage::SnapshotStatus::ok || snapshot.status == storage::SnapshotStatus::partial;
+    if (whole && snapshot.vm && storage::shown_snapshots(catalog, snapshot.vm).contains(id))
+        return "previewed";
+    return std::string(word(snapshot.status));
 }
 
 std::vector<PathPair> SnapshotObject::disks(Uuid id) const {

@@ -12,6 +12,8 @@ class SnapshotObject {
     explicit SnapshotObject(storage::Engine& engine) : engine_(engine) {}
     [[nodiscard]] bus::Interface<SnapshotObject> table();
 
+    async::Task<bus::ObjectPath> preview(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> revert(bus::Call call, Uuid id, bus::Options options);
     async::Task<> set_metadata(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
     async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);

@@ -2,6 +2,9 @@
 #include "daemon/vm_object.h"
 
 #include "storage/create_snapshot.h"
+#include "storage/end_preview.h"
+#include "storage/launch_arguments.h"
+#include "storage/preview.h"
 #include "storage/vms.h"
 
 namespace volchain::daemon {
@@ -25,6 +28,10 @@ std::optional<std::chrono::microseconds> take_freeze_timeout(bus::Options& optio
 bus::Interface<VmObject> VmObject::table() {
     bus::Interface<VmObject> table(interface_name(ObjectKind::vm), *this);
     table.method<&VmObject::create_snapshot>("CreateSnapshot", bus::in("name", "options"), bus::out("job"))
+        .method<&VmObject::preview>("Preview", bus::in("disks", "options"), bus::out("job"))
+        .method<&VmObject::commit_preview>("CommitPreview", bus::in("options"), bus::out("job"))
+        .method<&VmObject::undo_preview>("UndoPreview", bus::in("options"), bus::out("job"))
+        .method<&VmObject::launch_arguments>("LaunchArguments", bus::in("options"), bus::out("arguments"))
         .method<&VmObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
         .method<&VmObject::set_config>("SetConfig", bus::in("config", "type"), bus::out())
         .method<&VmObject::update>("Update", bus::in("options"), bus::out())
@@ -39,6 +46,7 @@ bus::Interface<VmObject> VmObject::table() {
         .property<&VmObject::disks>("Disks", bus::Change::signalled)
         .property<&VmObject::snapshots>("Snapshots", bus::Change::signalled)
         .property<&VmObject::current_snapshot>("CurrentSnapshot", bus::Change::signalled)
+        .property<&VmObject::preview_of>("PreviewOf", bus::Change::signalled)
         .property<&VmObject::job>("Job", bus::Change::signalled)
         .property<&VmObject::config_type>("ConfigType", bus::Change::signalled)
         .property<&VmObject::unmanaged>("Unmanaged", bus::Change::signalled);
@@ -59,6 +67,41 @@ async::Task<bus::ObjectPath> VmObject::create_snapshot(bus::Call call, Uuid id, 
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::create_snapshot(engine_, std::move(request));
     co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> VmObject::preview(bus::Call call, Uuid id,
+                                               std::map<bus::ObjectPath, bus::ObjectPath> disks,
+                                               bus::Options options) {
+    storage::PreviewRequest request(id);
+    for (const auto& [disk, snapshot] : disks)
+        request.disks.emplace(id_in(disk, ObjectKind::disk, "disks"),
+                              id_in(snapshot, ObjectKind::snapshot, "disks"));
+    request.config_from = take_id(options, "config-from", ObjectKind::snapshot).value_or(Uuid{});
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::preview(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> VmObject::commit_preview(bus::Call call, Uuid id, bus::Options options) {
+    const bool keep_branch = options.take<bool>("keep-branch", false);
+    options.finish();
+    const uid_t owner = co_await call.sender_uid();
+    const Uuid job = co_await storage::commit_preview(engine_, id, keep_branch, owner);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> VmObject::undo_preview(bus::Call call, Uuid id, bus::Options options) {
+    options.finish();
+    const uid_t owner = co_await call.sender_uid();
+    const Uuid job = co_await storage::undo_preview(engine_, id, owner);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<std::vector<std::string>> VmObject::launch_arguments(bus::Call, Uuid id, bus::Options options) {
+    std::string device = options.take<std::string>("device", "");
+    options.finish();
+    co_return co_await storage::launch_arguments(engine_, id, std::move(device));
 }
 
 async::Task<std::tuple<Bytes, std::string>> VmObject::get_config(bus::Call, Uuid id) {
@@ -115,6 +158,11 @@ std::vector<bus::ObjectPath> VmObject::snapshots(Uuid id) const {
 
 bus::ObjectPath VmObject::current_snapshot(Uuid id) const {
     return object_path(ObjectKind::snapshot, engine_.catalog().vm(id).current_snapshot);
+}
+
+bus::ObjectPath VmObject::preview_of(Uuid id) const {
+    const auto& preview = engine_.catalog().vm(id).preview;
+    return object_path(ObjectKind::snapshot, preview ? preview->snapshot : Uuid{});
 }
 
 bus::ObjectPath VmObject::job(Uuid id) const {

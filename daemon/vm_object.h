@@ -3,6 +3,8 @@
 // org.volchain1.VM: the virtual machines on the bus.
 #pragma once
 
+#include <map>
+
 #include "daemon/objects.h"
 
 namespace volchain::daemon {
@@ -14,6 +16,12 @@ class VmObject {
 
     async::Task<bus::ObjectPath> create_snapshot(bus::Call call, Uuid id, std::string name,
                                                  bus::Options options);
+    async::Task<bus::ObjectPath> preview(bus::Call call, Uuid id,
+                                         std::map<bus::ObjectPath, bus::ObjectPath> disks,
+                                         bus::Options options);
+    async::Task<bus::ObjectPath> commit_preview(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> undo_preview(bus::Call call, Uuid id, bus::Options options);
+    async::Task<std::vector<std::string>> launch_arguments(bus::Call call, Uuid id, bus::Options options);
     async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);
     async::Task<> set_config(bus::Call call, Uuid id, Bytes config, std::string type);
     async::Task<> update(bus::Call call, Uuid id, bus::Options options);
@@ -29,6 +37,7 @@ class VmObject {
     [[nodiscard]] std::vector<bus::ObjectPath> disks(Uuid id) const;
     [[nodiscard]] std::vector<bus::ObjectPath> snapshots(Uuid id) const;
     [[nodiscard]] bus::ObjectPath current_snapshot(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath preview_of(Uuid id) const;
     [[nodiscard]] bus::ObjectPath job(Uuid id) const;
     [[nodiscard]] std::string config_type(Uuid id) const;
     [[nodiscard]] std::vector<TextPair> unmanaged(Uuid id) const;

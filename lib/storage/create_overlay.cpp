@@ -2,6 +2,7 @@
 #include "storage/create_overlay.h"
 
 #include "base/text.h"
+#include "storage/preview_state.h"
 
 namespace volchain::storage {
 namespace {
@@ -146,6 +147,7 @@ async::Task<Uuid> create_overlay(Engine& engine, OverlayRequest request) {
     const Uuid vm = catalog.disk(request.disk).vm;
     bool live = false;
     if (vm) live = co_await engine.ready_to_work(vm);
+    check_no_preview(catalog, vm);
     if (live && request.activate)
         throw Error(ErrorCode::running,
                     "{} is running: another branch of a disk can be activated when it is down",

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "storage/merge_back.h"
+#include "storage/preview_state.h"
 #include "storage/snapshots.h"
 
 namespace volchain::storage {
@@ -347,6 +348,7 @@ async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
     if (!request.name.empty()) check_snapshot_name(catalog, request.vm, request.name);
     check_description(request.description);
     const bool live = co_await engine.ready_to_work(request.vm);
+    check_no_preview(catalog, request.vm);
     const std::vector<Uuid> disks = chosen_disks(catalog, request);
 
     Overlays overlays(engine, live ? request.vm : Uuid{}, request.on_disk_failure);

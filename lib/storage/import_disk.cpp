@@ -47,11 +47,12 @@ void check_known_layer(const Catalog& catalog, const VolumeRecord& volume,
                     quote(reference.name), quote(reference.format),
                     catalog.describe({ObjectKind::volume, volume.id}), word(volume.format));
     const DiskRecord& disk = catalog.disk(volume.disk);
-    if (disk.active == volume.id)
+    if (disk.active == volume.id || disk.former == volume.id)
         throw Error(ErrorCode::in_use,
-                    "the image's backing file {} is the active volume of {}: what is written to it "
+                    "the image's backing file {} is the {}active volume of {}: what is written to it "
                     "would change the imported disk",
-                    quote(reference.name), catalog.describe({ObjectKind::disk, disk.id}));
+                    quote(reference.name), disk.active == volume.id ? "" : "formerly ",
+                    catalog.describe({ObjectKind::disk, disk.id}));
 }
 
 /// The layers from the image down to the bottom, or to the first that is a volume already.

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "base/file.h"
 #include "base/text.h"
 #include "qmp/node.h"
 #include "storage/helper.h"
+#include "storage/volume_lock.h"
 
 namespace volchain::storage {
 namespace {
@@ -35,27 +35,6 @@ Json bitmap_arguments(const std::string& node, const std::string& name, std::uin
 Uuid uuid_in(const JsonReader& plan, std::string_view member) {
     const auto found = plan.find(member);
     return found ? Uuid::parse(found->string()).value_or(Uuid{}) : Uuid{};
-}
-
-UniqueFd open_volume(const std::string& pool, const std::string& file) {
-    try {
-        const UniqueFd directory = open_directory(pool);
-        return open_beneath(directory.get(), file, O_RDONLY);
-    } catch (const Error& error) {
-        const ErrorCode code = error.code() == ErrorCode::not_found ? ErrorCode::broken_chain : error.code();
-        throw Error(code, "volume {}: {}", quote(pool + "/" + file), error.what());
-    }
-}
-
-async::Task<qmp::ImageLock> lock_image(Engine& engine, Uuid volume, bool writer) {
-    const VolumeRecord& record = engine.catalog().volume(volume);
-    auto work = [writer, pool = engine.catalog().pool(record.pool).path, file = record.file] {
-        UniqueFd image = open_volume(pool, file);
-        const std::string path = pool + "/" + file;
-        return writer ? qmp::ImageLock::take_writer(std::move(image), path)
-                      : qmp::ImageLock::take_reader(std::move(image), path);
-    };
-    co_return co_await engine.files().run(std::move(work));
 }
 
 }  // namespace
@@ -195,8 +174,12 @@ async::Task<> Overlays::lock_images() {
 
 async::Task<> Overlays::lock_images_of(PlannedOverlay overlay) {
     const Uuid active = engine_.catalog().disk(overlay.disk).active;
-    if (overlay.parent != active) locks_.push_back(co_await lock_image(engine_, overlay.parent, false));
-    if (overlay.activate) locks_.push_back(co_await lock_image(engine_, active, true));
+    if (overlay.parent == active) {
+        locks_.push_back(co_await lock_for_writing(engine_, active));
+    } else {
+        locks_.push_back(co_await lock_for_reading(engine_, overlay.parent));
+        if (overlay.activate) co_await lock_former_leaf(active);
+    }
     // Only now nobody can change it any more: its size and its bitmaps are the overlay's.
     co_await engine_.inspect_volume(overlay.parent);
     const VolumeFacts& facts = engine_.catalog().facts(overlay.parent);
@@ -204,6 +187,12 @@ async::Task<> Overlays::lock_images_of(PlannedOverlay overlay) {
         throw Error(ErrorCode::broken_chain, "{} is {}: {}",
                     engine_.catalog().describe({ObjectKind::volume, overlay.parent}), word(facts.state),
                     facts.problem);
+}
+
+/// That its file is lost may be the very reason to go to another branch.
+async::Task<> Overlays::lock_former_leaf(Uuid volume) {
+    auto lock = co_await lock_if_there(engine_, volume);
+    if (lock) locks_.push_back(*std::move(lock));
 }
 
 async::Task<> Overlays::create_files() {

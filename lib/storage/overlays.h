@@ -72,6 +72,7 @@ class Overlays {
     /// Offline: takes QEMU's own locks and keeps them: on active volumes as a writer, which proves that
     /// nobody has them open; on the parents of branches as a reader, which proves that nobody writes to them.
     async::Task<> lock_images();
+    void unlock_images() noexcept { locks_.clear(); }
     async::Task<> create_files();
     /// Offline: gives the overlays the bitmaps of the volumes that they cover. Live, the switch does it.
     async::Task<> carry_bitmaps();
@@ -102,6 +103,7 @@ class Overlays {
     void throw_if_none_left() const;
     void plan_overlay(const Uuid& disk, const Uuid& parent, bool activate);
     async::Task<> lock_images_of(PlannedOverlay overlay);
+    async::Task<> lock_former_leaf(Uuid volume);
     async::Task<> create_file(std::size_t index);
     async::Task<> add_node(std::size_t index);
     async::Task<> carry_bitmaps_of(const PlannedOverlay& overlay);

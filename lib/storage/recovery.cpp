@@ -4,6 +4,9 @@
 #include "storage/create_disk.h"
 #include "storage/create_overlay.h"
 #include "storage/create_snapshot.h"
+#include "storage/end_preview.h"
+#include "storage/preview.h"
+#include "storage/preview_state.h"
 #include "storage/remove_volumes.h"
 
 namespace volchain::storage {
@@ -24,6 +27,10 @@ constexpr std::array recoveries{
     Recovery{"delete-volume", locks_of_remove_volumes, recover_remove_volumes},
     Recovery{"flatten-disk", locks_of_remove_volumes, recover_remove_volumes},
     Recovery{"create-disk", locks_of_create_disk, recover_create_disk},
+    Recovery{"preview", locks_of_preview, recover_preview},
+    Recovery{"revert", locks_of_preview, recover_preview},
+    Recovery{"commit-preview", locks_of_preview, recover_end_of_preview},
+    Recovery{"undo-preview", locks_of_preview, recover_end_of_preview},
 };
 
 /// For operations that change nothing before their last commit: there is nothing to undo.

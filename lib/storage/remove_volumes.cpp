@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "storage/doomed_files.h"
 #include "storage/merge.h"
+#include "storage/preview_state.h"
 
 namespace volchain::storage {
 namespace {
@@ -345,12 +346,9 @@ async::Task<> run(Engine& engine, JobPtr job, Order order) {
 
 // --- what is asked for -------------------------------------------------------------------------------------
 
-/// Nobody else may work on the disk, its VM can be asked, and no preview is shown.
+/// Nobody else may work on the disk, and its VM can be asked.
 async::Task<> check_disk(Engine& engine, Uuid disk) {
     const DiskRecord& record = engine.catalog().disk(disk);
-    if (record.former)
-        throw Error(ErrorCode::busy, "{} shows a preview; commit or undo that first",
-                    engine.catalog().describe({ObjectKind::disk, disk}));
     const Uuid vm = record.vm;
     // What a volume holds, and with it what is cheaper, is seldom what it was at the last look.
     co_await engine.inspect_volumes(engine.catalog().volumes_of_disk(disk));
@@ -373,6 +371,8 @@ async::Task<Uuid> start(Engine& engine, std::string kind, ObjectId subject, Orde
                         Changes changes) {
     for (const DiskWork& work : order.disks) co_await check_disk(engine, work.disk);
     for (const DiskWork& work : order.disks) add_disk_locks(engine.catalog(), work.disk, order.locks);
+    for (const ObjectId& object : order.locks)
+        if (object.kind == ObjectKind::vm) check_no_preview(engine.catalog(), object.id);
     order.speed = options.speed;
     JobRequest request(std::move(kind), subject, options.owner_uid);
     request.locks = order.locks;

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "storage/preview_state.h"
 
 namespace volchain::storage {
 namespace {
@@ -77,14 +78,6 @@ async::Task<> take_in(Engine& engine, VmRecord record) {
     if (engine.vm(record.id).live()) co_await engine.adopt_disks(record.id);
 }
 
-async::Task<> require_down(Engine& engine, Uuid vm, std::string_view what) {
-    co_await engine.vm(vm).look_now(async::after(engine.settings().greeting_timeout * 2));
-    if (engine.vm(vm).live())
-        throw Error(ErrorCode::running, "{} is running: {} needs it down",
-                    engine.catalog().describe({ObjectKind::vm, vm}), what);
-    if (!engine.vm(vm).down()) (void)engine.vm(vm).session();  // throws Unreachable, and why
-}
-
 /// Who knows a guest to be frozen needs both sockets: to thaw it, and to see that it is gone.
 void check_sockets_stay(const Catalog& catalog, const VmRecord& record, const VmRecord& before) {
     const bool emptied = (record.qmp_socket.empty() && !before.qmp_socket.empty()) ||
@@ -129,6 +122,7 @@ async::Task<> set_vm_of_disk(Engine& engine, JobPtr job, Uuid vm, std::string ta
 
 void check_attachable(const Catalog& catalog, const Uuid& disk, const Uuid& vm, const std::string& target) {
     (void)catalog.vm(vm);
+    check_no_preview(catalog, vm);
     if (const Uuid owner = catalog.disk(disk).vm)
         throw Error(ErrorCode::in_use, "{} is attached to {}", catalog.describe({ObjectKind::disk, disk}),
                     catalog.describe({ObjectKind::vm, owner}));
@@ -138,12 +132,13 @@ void check_attachable(const Catalog& catalog, const Uuid& disk, const Uuid& vm, 
                         catalog.describe({ObjectKind::disk, other}), quote(target));
 }
 
-/// The VM that the disk is attached to.
+/// The VM that the disk is attached to and can be detached from.
 Uuid vm_of_disk(const Catalog& catalog, const Uuid& disk) {
     const Uuid vm = catalog.disk(disk).vm;
     if (vm.nil())
         throw Error(ErrorCode::invalid_argument, "{} is not attached to a VM",
                     catalog.describe({ObjectKind::disk, disk}));
+    check_no_preview(catalog, vm);
     return vm;
 }
 
@@ -159,6 +154,14 @@ async::Task<Uuid> start_disk_job(Engine& engine, std::string kind, Uuid disk, Uu
 }
 
 }  // namespace
+
+async::Task<> require_down(Engine& engine, Uuid vm, std::string_view what) {
+    co_await engine.vm(vm).look_now(async::after(engine.settings().greeting_timeout * 2));
+    if (engine.vm(vm).live())
+        throw Error(ErrorCode::running, "{} is running: {} needs it down",
+                    engine.catalog().describe({ObjectKind::vm, vm}), what);
+    if (!engine.vm(vm).down()) (void)engine.vm(vm).session();  // throws Unreachable, and why
+}
 
 async::Task<Uuid> register_vm(Engine& engine, VmRequest request) {
     check_name("VM", request.name);
@@ -231,7 +234,9 @@ async::Task<> refresh_vm(Engine& engine, Uuid id) {
 async::Task<> unregister_vm(Engine& engine, Uuid id, bool forget_snapshots) {
     const Catalog& catalog = engine.catalog();
     (void)catalog.vm(id);
+    check_no_preview(catalog, id);
     co_await require_thawed(engine, id);
+    check_no_preview(catalog, id);
     std::vector<ObjectId> locks{{ObjectKind::vm, id}};
     Changes changes;
     for (const Uuid& disk_id : catalog.disks_of_vm(id)) {

@@ -5,10 +5,15 @@
 #pragma once
 
 #include <optional>
+#include <string>
+#include <string_view>
 
 #include "storage/engine.h"
 
 namespace volchain::storage {
+
+/// Looks at the VM now. Running where it runs, Unreachable where nobody can tell; `what` needs it down.
+async::Task<> require_down(Engine& engine, Uuid vm, std::string_view what);
 
 struct VmRequest {
     explicit VmRequest(std::string called) : name(std::move(called)) {}

@@ -50,6 +50,9 @@ MEANING = {
     "VM.CreateSnapshot.disks": "disks", "VM.CreateSnapshot.exclude": "left out disks",
     "VM.CreateSnapshot.quiesce": "word",
     "VM.CreateSnapshot.freeze-timeout-usec": "freeze timeout", "VM.CreateSnapshot.on-disk-failure": "word",
+    "VM.Preview.disks": "choice", "VM.Preview.config-from": "config from", "VM.CommitPreview.keep-branch": "flag",
+    "VM.LaunchArguments.device": "device",
+    "Snapshot.Preview.config": "flag", "Snapshot.Revert.config": "flag", "Snapshot.Revert.keep-branch": "flag",
     "VM.SetConfig.config": "config", "VM.SetConfig.type": "mime type",
     "VM.Update.name": "vm name", "VM.Update.qmp-socket": "monitor", "VM.Update.agent-socket": "socket",
     "VM.Unregister.forget-snapshots": "flag",
@@ -123,6 +126,13 @@ BAD = {
         "of another disk": lambda w: w.client.get(w.disks[0], "Disk", "Active"),
         "the active one": lambda w: w.client.get(w.one["disk"], "Disk", "Active")}),
     "disks": {"none": [], **in_lists(of_kind("disk", foreign=lambda w: w.disks[0]))},
+    "choice": {"none": {},
+               **{f"disk {label}": (lambda w, value=value: {(value(w) if callable(value) else value): w.snapshot})
+                  for label, value in of_kind("disk", foreign=lambda w: w.disks[0]).items()},
+               **{f"snapshot {label}": (lambda w, value=value: {w.disks[2]: value(w) if callable(value) else value})
+                  for label, value in of_kind("snapshot", foreign=lambda w: w.foreign_snapshot).items()}},
+    "config from": of_kind("snapshot", foreign=lambda w: w.foreign_snapshot),
+    "device": {"with a property": "virtio-blk-pci,drive=x", "two": "a b", "control": "a\n", "10 kB": LONG},
     "left out disks": {"all": lambda w: w.disks[1:], **in_lists(of_kind("disk"))},
 }
 # Options of the right type that do not go together, or not with this object.
@@ -139,7 +149,8 @@ COMBINATIONS = {
 WRONG_TYPES = {"s": [("u", 5), ("ay", b"x"), ("v", ("s", "x"))], "b": [("s", "true"), ("u", 1)],
                "t": [("s", "5"), ("i", -1), ("d", 1.0)], "o": [("s", "/"), ("ao", [])],
                "ao": [("as", ["/"]), ("o", "/"), ("a(oo)", [])], "ay": [("s", "x"), ("au", [1])]}
-ANOTHER = {"s": ("u", 1), "t": ("s", "1"), "o": ("s", "/"), "ay": ("s", "x"), "a{sv}": ("a{ss}", {})}
+ANOTHER = {"s": ("u", 1), "t": ("s", "1"), "o": ("s", "/"), "ay": ("s", "x"), "a{sv}": ("a{ss}", {}),
+           "a{oo}": ("a{os}", {})}
 
 
 def bad_values():
@@ -167,6 +178,7 @@ def world(world):
     os.symlink("/etc/passwd", f"{world.pool_path}/link.qcow2")
     c.call(world.snapshot, "Snapshot", "SetMetadata", "a{sv}", {"description": ("s", "to be changed")})
     c.finish(c.create_snapshot(world.down, "second"))
+    world.foreign_snapshot = next(path for path, s in c.of_kind("snapshot").items() if s["VM"] == world.up)
 
     gone = f"{world.directory}/gone"
     os.mkdir(gone)
@@ -284,6 +296,13 @@ def test_huge_options(world, key):
             arguments = CALLS[key][0](world)[:-1] + [options]
             error, message = error_of(world, world.target(key), key, method.signature, arguments)
             assert error == INCALLS and len(message) < 2000, f"{error}: {message[:2000]}"
+
+
+def test_huge_choice(world):
+    choice = {f"{ROOT}/disk/{uuid.UUID(int=n + 1)}".replace("-", "_"): world.snapshot for n in range(50_000)}
+    with Unchanged(world):
+        error, message = error_of(world, world.down, "VM.Preview", "a{oo}a{sv}", [choice, {}])
+        assert error in (INCALLS, f"{NAME}.Error.NotFound") and len(message) < 2000
 
 
 def test_huge_list_of_objects(world):

@@ -162,3 +162,63 @@ def test_tree(ctl, web):
     assert two["current"] and now["type"] == "now"
     active = {d["active_path"] for d in ctl.json("disk", "list")}
     assert {v["path"] for v in now["volumes"]} == active and all(v["active"] for v in now["volumes"])
+
+
+@pytest.fixture
+def box(ctl, daemon, pool_directory):
+    """A VM that is down, with two disks and two snapshots."""
+    ctl.ok("pool", "create", "main", pool_directory)
+    ctl.ok("vm", "register", "box", "--config=-", "--config-type=text/plain", input="first")
+    for disk, target in ("root", "vda"), ("data", "vdb"):
+        ctl.ok("disk", "create", "main", disk, "1M")
+        ctl.ok("disk", "attach", disk, "box", target)
+    ctl.ok("snapshot", "create", "box", "one")
+    ctl.ok("vm", "set-config", "box", "-", input="second")
+    ctl.ok("snapshot", "create", "box", "two")
+    return "box"
+
+
+def test_previews(ctl, box, pool_directory):
+    active = {d["active_path"] for d in ctl.json("disk", "list")}
+    # Another VM has a snapshot of the same name.
+    ctl.ok("vm", "register", "other")
+    ctl.ok("disk", "create", "main", "other", "1M")
+    ctl.ok("disk", "attach", "other", "other")
+    ctl.ok("snapshot", "create", "other", "one")
+    assert ctl.ok("vm", "preview", "box", "root=one", "vdb=two", "--config-from=one") == ""
+    assert ctl.ok("vm", "config", "box") == "first"
+    shown = ctl.json("vm", "show", "box")
+    assert shown["preview_of"]["name"] == "two" and shown["current_snapshot"]["name"] == "two"
+    assert {(s["name"], s["status"]) for s in ctl.json("snapshot", "list", "box")} == \
+        {("one", "previewed"), ("two", "previewed")}
+    tree = ctl.ok("vm", "tree", "box")
+    assert "(before)" in tree and "(preview)" in tree and "(other volumes)" not in tree
+    assert "commit or undo" in ctl.fails("snapshot", "create", "box", "three")
+    ctl.ok("vm", "undo-preview", "box")
+    assert ctl.ok("vm", "config", "box") == "second"
+    assert {d["active_path"] for d in ctl.json("disk", "list", "box")} == active
+
+    one = ctl.json("snapshot", "list", "box")[0]["id"]
+    ctl.ok("snapshot", "preview", one, "--no-config")
+    assert ctl.ok("vm", "config", "box") == "second"
+    assert ctl.json("vm", "commit-preview", "box", "--keep-branch") == {}, "nothing was written: nothing is kept"
+    assert ctl.ok("snapshot", "revert", "two") == ""
+    ctl.ok("snapshot", "create", "box", "three")
+    assert ctl.ok("snapshot", "revert", one) == "Removed: two\n         three\n"
+    assert [s["name"] for s in ctl.json("snapshot", "list", "box")] == ["one"]
+    assert "shows no preview" in ctl.fails("vm", "undo-preview", "box")
+
+
+def test_wrong_choices(ctl, box):
+    for word in "root", "root=", "=one":
+        assert "DISK=SNAPSHOT" in ctl.fails("vm", "preview", "box", word, status=2)
+    assert "named twice" in ctl.fails("vm", "preview", "box", "root=one", "vda=two", status=2)
+    assert "DISK=SNAPSHOT" in ctl.fails("vm", "preview", "box", status=2)
+    assert "none" in ctl.fails("vm", "preview", "box", "root=none")
+
+
+def test_launch_arguments(ctl, box, qemus):
+    lines = ctl.ok("vm", "launch-arguments", "box", "--device=virtio-blk-pci").splitlines()
+    assert lines == ctl.json("vm", "launch-arguments", "box", "--device=virtio-blk-pci")
+    assert lines.count("-blockdev") == 6 and lines.count("-device") == 2
+    qemus("box", [], extra=lines).quit()

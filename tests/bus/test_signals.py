@@ -79,6 +79,12 @@ def test_cache_is_true_through_records(world, mirror):
     step("second snapshot", vm, "VM.CreateSnapshot", "sa{sv}", "two", variants({"description": "said"}))
     step("rename it", first, "Snapshot.SetMetadata", "a{sv}",
          variants({"name": "uno", "description": "changed"}))
+    step("preview", first, "Snapshot.Preview", "a{sv}", {})
+    step("undo", vm, "VM.UndoPreview", "a{sv}", {})
+    step("custom preview", vm, "VM.Preview", "a{oo}a{sv}", {disk: first}, {})
+    step("commit", vm, "VM.CommitPreview", "a{sv}", variants({"keep_branch": True}))
+    step("snapshot on the branch", vm, "VM.CreateSnapshot", "sa{sv}", "three", {})
+    step("revert", first, "Snapshot.Revert", "a{sv}", {})
     step("overlay", disk, "Disk.CreateOverlay", "a{sv}", {})
     base = next(p for p, v in world.client.of_kind("volume").items() if v["Disk"] == disk and v["Depth"] == 1)
     step("branch", disk, "Disk.CreateOverlay", "a{sv}", variants({"backing": Variant("o", base)}))

@@ -72,7 +72,7 @@ def check_verb(page, name, verb, usage, body):
         written = re.search(rf"\*--{option}\*(?:=([^\s\],]+))?", usage + body)
         if written and (written.group(1) or "") != (words if value else ""):
             problems.append(f"{page}: --{option} of '{name}' takes {value or 'nothing'}, not {written.group(1)}")
-    words = re.findall(r"_([A-Z]+)_", re.sub(r"\[?\*--.*", "", usage))
+    words = re.findall(r"_([A-Z=]+)_", re.sub(r"\[?\*--.*", "", usage))
     wanted = [w.strip("[].") for w in verb["usage"].split()]
     if [w for w in words if w != "OPTIONS"] != wanted:
         problems.append(f"{page}: '{name}' takes {wanted}, not {words}")

@@ -60,6 +60,16 @@ TEST(Complete, ArgumentsByTheirPlace) {
     EXPECT_TRUE(complete({"pool", "create", "p", ""}).files);
 }
 
+TEST(Complete, PairsOfObjects) {
+    const Completion disk = complete({"vm", "preview", "web", "ro"});
+    EXPECT_EQ(disk.object_kind, "disk");
+    EXPECT_EQ(matching(disk, {{"root", "64c0"}}), Words{"root="});
+    const Completion snapshot = complete({"vm", "preview", "web", "root=one", "data=t"});
+    EXPECT_EQ(snapshot.object_kind, "snapshot");
+    EXPECT_EQ(matching(snapshot, {{"one", "64c0"}, {"two", "aa11"}}), Words{"data=two"});
+    EXPECT_EQ(complete({"vm", "preview", "web", "root=one", ""}).object_kind, "disk");
+}
+
 TEST(Complete, ObjectsByNameElseById) {
     const std::vector<NameAndId> objects{{"web", "64c0"}, {"wiki", "aa11"}, {"64-bit", "bb22"}};
     Completion completion;

@@ -73,6 +73,20 @@ class VmTreeTest : public testing::Test {
              {"Snapshots", snapshots}});
     }
 
+    /// Of a snapshot, by a disk that was on another volume before.
+    void preview(int current, int of, int previewed_disk, int former) {
+        vm(current);
+        put(objects, "vm", 1,
+            {{"Name", "web"},
+             {"State", "running"},
+             {"AgentState", "connected"},
+             {"AgentSocket", "/agent"},
+             {"CurrentSnapshot", path_of("snapshot", current)},
+             {"PreviewOf", path_of("snapshot", of)},
+             {"Snapshots", snapshots}});
+        objects.change(path_of("disk", previewed_disk), {{"Former", path_of("volume", former)}});
+    }
+
     [[nodiscard]] std::string text(bool utf8 = true) const {
         return VmTree(objects, path_of("vm", 1)).text({false, false, utf8});
     }
@@ -147,6 +161,33 @@ TEST_F(VmTreeTest, Branches) {
               "│        root       r4    64M  4M  ok       active\n"
               "└─ (other volumes)\n"
               "      root          leaf  64M  5M  ok\n");
+}
+
+TEST_F(VmTreeTest, APreviewAndWhatWasBefore) {
+    volume(1, 0, "r1");
+    volume(2, 1, "r2");
+    volume(3, 2, "r3");
+    volume(4, 1, "shown", true);
+    volume(5, 0, "d5", true);
+    disk(1, "root", 4, volumes({1, 2, 3, 4}));
+    disk(2, "data", 5, volumes({5}));
+    snapshot(1, "one", 0, {on(1, 1)});
+    snapshot(2, "two", 1, {on(1, 2)});
+    preview(2, 1, 1, 3);
+    EXPECT_EQ(text(),
+              "web                              running  agent connected\n"
+              "└─ one                           ok       2026-03-29 02:00:01, filesystem\n"
+              "   │  root       r1     64M  1M  ok\n"
+              "   ├─ two                        ok       2026-03-29 02:00:02, filesystem, current\n"
+              "   │  │  root    r2     64M  2M  ok\n"
+              "   │  (before)\n"
+              "   │     root    r3     64M  3M  ok\n"
+              "   └─ (preview)\n"
+              "         data    d5     64M  5M  ok       active\n"
+              "         root    shown  64M  4M  ok       active\n");
+    const OrderedJson one = VmTree(objects, path_of("vm", 1)).json()["tree"][0];
+    EXPECT_EQ(one["children"][0]["children"][0]["type"], "former");
+    EXPECT_EQ(one["children"][1]["type"], "now");
 }
 
 TEST_F(VmTreeTest, AsciiWhereThereIsNoUtf8) {
