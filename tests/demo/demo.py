@@ -83,7 +83,54 @@ def look_into_snapshot(stage):
             require(filesystem.read("/written-after-the-snapshot") is None, "and nothing that came later")
 
 
-STEPS = [register, take_snapshot, look_at_chains, look_at_guest, look_into_snapshot]
+def merge(stage):
+    heading("A second snapshot is taken and the first one deleted: its volumes are merged while the guest writes")
+    guest = stage.guest
+    guest.wait_writing(20)
+    stage.before = guest.acknowledged()
+    first, result = stage.snapshot, stage.job(stage.vm, "VM", "CreateSnapshot", "sa{sv}", "after-upgrade", "1",
+                                              "quiesce", "s", "require")
+    stage.snapshot = result["snapshot"]
+    guest.shell("echo later > /mnt/vda/written-after-the-second; sync")
+    stage.job(first, "Snapshot", "Delete", "a{sv}", "0")
+    require(stage.get_objects(stage.vm, "VM", "Snapshots") == [stage.snapshot], "the first snapshot is gone")
+    show_chain(guest.active_file("dev0"))
+    for number in range(DISKS):
+        require(len(images.chain(guest.active_file(f"dev{number}"))) == 2, "and so is its layer of the chain")
+    last = guest.acknowledged()
+    require(guest.wait_writing(20) > last, "the guest writes on")
+    for volume in stage.get_objects(stage.snapshot, "Snapshot", "Disks")[1::2]:
+        path = stage.get(volume, "Volume", "Path")
+        with Ext4(path) as filesystem:
+            require(filesystem.clean and filesystem.records() >= stage.before,
+                    f"{os.path.basename(path)}, what the second one stands on, is clean and complete")
+
+
+def preview_and_undo(stage):
+    heading("The guest is shut down, its disks show the snapshot for a look, and what they were comes back")
+    stage.guest.shutdown()
+    stage.call(stage.vm, "VM", "Refresh")
+    require(stage.get(stage.vm, "VM", "State") == "shutoff", "it is known to be down")
+    disks = stage.get_objects(stage.vm, "VM", "Disks")
+    former = [stage.get(disk, "Disk", "ActivePath") for disk in disks]
+    stage.job(stage.snapshot, "Snapshot", "Preview", "a{sv}", "0")
+    say("The arguments with which QEMU opens the disks as they are now:")
+    stage.call(stage.vm, "VM", "LaunchArguments", "a{sv}", "0")
+    for disk in disks:
+        with Ext4(stage.get(disk, "Disk", "ActivePath")) as filesystem:
+            require(filesystem.clean and filesystem.read("/written-after-the-second") is None,
+                    "the disk shows the snapshot")
+    stage.job(stage.vm, "VM", "UndoPreview", "a{sv}", "0")
+    require([stage.get(disk, "Disk", "ActivePath") for disk in disks] == former, "undone: the disks are what they were")
+    shown = []
+    for path in former:
+        with Ext4(path) as filesystem:
+            filesystem.replay()
+            shown.append(filesystem.read("/written-after-the-second"))
+    require(shown.count(None) == DISKS - 1, "with what the guest had written after the snapshot")
+
+
+STEPS = [register, take_snapshot, look_at_chains, look_at_guest, look_into_snapshot, merge, preview_and_undo]
 
 
 def main():
