@@ -267,7 +267,9 @@ Task<> stops_for_lack_of_space(const SmallFileSystem& small) {
         co_await job.resume(soon());
         std::exception_ptr stopped;
         co_await async::keep_result(job.until_ready(soon()), ready, stopped);
-        if (stopped) EXPECT_EQ(to_error(stopped).code(), ErrorCode::no_space);
+        if (stopped) {
+            EXPECT_EQ(to_error(stopped).code(), ErrorCode::no_space);
+        }
     }
     EXPECT_TRUE(ready);
     co_await job.complete(soon());
