@@ -53,6 +53,10 @@ MEANING = {
     "VM.Preview.disks": "choice", "VM.Preview.config-from": "config from", "VM.CommitPreview.keep-branch": "flag",
     "VM.LaunchArguments.device": "device",
     "Snapshot.Preview.config": "flag", "Snapshot.Revert.config": "flag", "Snapshot.Revert.keep-branch": "flag",
+    "Disk.Flatten.speed": "flag", "Job.SetSpeed.speed": "flag",
+    "Volume.Commit.base": "base", "Volume.Commit.speed": "flag",
+    "Volume.Merge.direction": "word", "Volume.Merge.speed": "flag",
+    "Snapshot.Delete.children": "flag", "Snapshot.Delete.speed": "flag",
     "VM.SetConfig.config": "config", "VM.SetConfig.type": "mime type",
     "VM.Update.name": "vm name", "VM.Update.qmp-socket": "monitor", "VM.Update.agent-socket": "socket",
     "VM.Unregister.forget-snapshots": "flag",
@@ -91,6 +95,7 @@ def in_lists(paths):
 # By meaning: label and bad value, or how to get it from the world.
 BAD = {
     "flag": {},
+    "base": of_kind("volume", itself=lambda w: w.one["volume"]),
     "word": {**EMPTY, "unknown": "no-such-word", "capitals": "QCOW2", "newline": "qcow2\n", "10 kB": LONG},
     "what": {**EMPTY, "unknown": "nothing-there", "path": "../..", "root": "/", "control": "\x01",
              "10 kB": LONG},

@@ -222,3 +222,42 @@ def test_launch_arguments(ctl, box, qemus):
     assert lines == ctl.json("vm", "launch-arguments", "box", "--device=virtio-blk-pci")
     assert lines.count("-blockdev") == 6 and lines.count("-device") == 2
     qemus("box", [], extra=lines).quit()
+
+
+def by_depth(ctl, disk):
+    return sorted(ctl.json("volume", "list", disk), key=lambda volume: volume["depth"])
+
+
+def test_snapshots_and_volumes_go(ctl, web):
+    ctl.ok("snapshot", "create", "web", "one")
+    ctl.ok("snapshot", "create", "web", "two")
+    ctl.ok("snapshot", "delete", "one")
+    assert [snapshot["name"] for snapshot in ctl.json("snapshot", "list", "web")] == ["two"]
+    ctl.ok("snapshot", "delete", "two", "--children", "--speed=1G")
+    assert ctl.json("snapshot", "list", "web") == []
+
+    ctl.ok("disk", "overlay", "web-serial0")
+    volumes = by_depth(ctl, "web-serial0")
+    assert len(volumes) == 3
+    ctl.ok("volume", "merge", volumes[1]["id"], "--direction=stream", "--speed=1G")
+    volumes = by_depth(ctl, "web-serial0")
+    ctl.ok("volume", "commit", volumes[1]["id"], volumes[0]["id"])
+    assert [volume["id"] for volume in by_depth(ctl, "web-serial0")] == [volumes[0]["id"]]
+    ctl.ok("disk", "overlay", "web-serial0")
+    ctl.ok("disk", "flatten", "web-serial0")
+    assert len(by_depth(ctl, "web-serial0")) == 1
+
+    [base] = by_depth(ctl, "web-serial1")
+    ctl.ok("disk", "overlay", "web-serial1")
+    known = {volume["id"] for volume in by_depth(ctl, "web-serial1")}
+    ctl.ok("disk", "overlay", "web-serial1", "--backing=" + base["id"])
+    [branch] = {volume["id"] for volume in by_depth(ctl, "web-serial1")} - known
+    ctl.ok("volume", "delete", branch)
+    assert {volume["id"] for volume in by_depth(ctl, "web-serial1")} == known
+
+
+def test_a_job_that_has_ended_cannot_be_told_anything(ctl, web):
+    ctl.ok("snapshot", "create", "web", "one")
+    job = ctl.json("job", "list")[0]["id"]
+    for words in (["job", "pause", job], ["job", "resume", job], ["job", "speed", job, "1M"]):
+        assert "has ended" in ctl.fails(*words)

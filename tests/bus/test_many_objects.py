@@ -35,7 +35,7 @@ def fill(daemon, pool_path):
             "snapshot_disk": [], "job": []}
     for vm_number in range(VMS):
         vm, snapshots = new(), [new() for _ in range(LAYERS)]
-        rows["vm"].append((vm, f"vm-{vm_number}", "", "", "", "", snapshots[-1], 1, 0))
+        rows["vm"].append((vm, f"vm-{vm_number}", "", "", "", "", snapshots[-1], 1, 0, None, None, None, None))
         for number, snapshot in enumerate(snapshots):
             parent = snapshots[number - 1] if number else None
             rows["snapshot"].append((snapshot, vm, f"daily-{number}", "made by a schedule", parent,
@@ -44,9 +44,9 @@ def fill(daemon, pool_path):
         for disk_number in range(DISKS):
             disk, volumes = new(), [new() for _ in range(LAYERS)]
             name = f"vm-{vm_number}-{disk_number}"
-            rows["disk"].append((disk, name, vm, f"serial{disk_number}", volumes[-1], 0, "{}"))
+            rows["disk"].append((disk, name, vm, f"serial{disk_number}", volumes[-1], None, 0, "{}"))
             for volume, snapshot in zip(volumes, snapshots):
-                rows["volume"].append((volume, disk, pool, f"{name}-{volume}.qcow2", "qcow2", 0))
+                rows["volume"].append((volume, disk, pool, f"{name}-{volume}.qcow2", "qcow2", 0, "none"))
                 rows["snapshot_disk"].append((snapshot, disk, volume))
     for _ in range(JOBS):
         rows["job"].append((new(), "create-snapshot", "vm", vm, "succeeded", "finish", 1,

@@ -63,8 +63,11 @@ class Tree:
         for number, disk in enumerate(self.disks):
             found["active", number] = images.digest(self.path(number), fmt=self.format(self.client.get(disk, "Disk", "Active")))
         for name in self.snapshots:
+            has = dict(self.client.get(self.snapshots[name], "Snapshot", "Disks"))
             for number, disk in enumerate(self.disks):
-                volume = self.volume_of(name, number)
+                if disk not in has:
+                    continue
+                volume = has[disk]
                 found[name, number] = images.digest(self.client.get(volume, "Volume", "Path"), fmt=self.format(volume))
         return found
 
@@ -87,7 +90,7 @@ class Tree:
             if properties["Format"] == "qcow2":
                 images.check(properties["Path"])
         for number, disk in enumerate(self.disks):
-            assert self.client.get(disk, "Disk", "State") == "ok"
+            assert self.client.get(disk, "Disk", "State") in ("ok", "preview")
             if self.qemu.process.poll() is None:
                 assert self.qemu.active_file(f"dev{number}") == self.path(number)
         if self.qemu.process.poll() is None:

@@ -22,6 +22,10 @@ CALLS = {
     "Disk.CreateOverlay": (lambda w: [{}], None),
     "Disk.Attach": (lambda w: [w.down, "spare", {}], None),
     "Disk.Detach": (lambda w: [{}], None),
+    "Disk.Flatten": (lambda w: [{}], None),
+    "Volume.Commit": (lambda w: [w.one["volume"], {}], "InvalidArgument"),
+    "Volume.Merge": (lambda w: [{}], "InUse"),
+    "Volume.Delete": (lambda w: [{}], "InUse"),
     "VM.CreateSnapshot": (lambda w: ["another", {}], None),
     "VM.Preview": (lambda w: [{w.disks[2]: w.snapshot}, {}], None),
     "VM.UndoPreview": (lambda w: [{}], None),
@@ -37,9 +41,13 @@ CALLS = {
     "Snapshot.SetMetadata": (lambda w: [{}], None),
     "Snapshot.GetConfig": (lambda w: [], None),
     "Job.Cancel": (lambda w: [], "Unsupported"),
+    "Job.Pause": (lambda w: [], "Unsupported"),
+    "Job.Resume": (lambda w: [], "Unsupported"),
+    "Job.SetSpeed": (lambda w: [MiB], "Unsupported"),
     "Job.Wait": (lambda w: [], None),
     "Manager.CreatePool": (lambda w: ["another", w.vacant, {}], None),
     "Manager.RegisterVM": (lambda w: ["another", {}], None),
+    "Snapshot.Delete": (lambda w: [{}], None),
 }
 
 class World:
@@ -98,7 +106,7 @@ class World:
         c.finish(c.create_snapshot(self.up, "live"))
 
         self.job = next(iter(c.of_kind("job")))
-        volume = next(iter(c.of_kind("volume")))
+        volume = dict(c.get(self.snapshot, "Snapshot", "Disks"))[self.disks[2]]
         self.one = {"pool": self.pool, "disk": self.disks[1], "volume": volume, "vm": self.down,
                     "snapshot": self.snapshot, "job": self.job}
         assert set(self.one) == set(KINDS)

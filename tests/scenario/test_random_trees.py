@@ -2,7 +2,8 @@
 """Random sequences of what can be done to a VM's disks, held against a model that only knows contents: after each step
 every snapshot that is left, and the active state, show what the model says, images are clean, and no file is left over.
 
-A failure names its seed and the steps so far. More of them: VOLCHAIN_SEEDS=100-300 runs those seeds.
+A failure names its seed and the steps so far. More of them: VOLCHAIN_SEEDS=100-300 runs those seeds, VOLCHAIN_STEPS=40
+makes them longer.
 """
 import hashlib
 import os
@@ -16,7 +17,7 @@ from harness.tree import Tree
 
 MIB = 1 << 20
 SIZE = 8 * MIB
-STEPS = 14
+STEPS = int(os.environ.get("VOLCHAIN_STEPS", "14"))
 
 
 def seeds():
@@ -25,16 +26,67 @@ def seeds():
 
 
 class Model:
-    """What the disks and the snapshots hold."""
+    """What the disks and the snapshots hold; and on which snapshot's volume each disk and each snapshot stands, for the
+    disks may be on different branches."""
 
     def __init__(self, disks):
         self.active = [bytearray(SIZE) for _ in range(disks)]
-        self.snapshots = {}
+        self.on = [None] * disks
+        self.snapshots = {}  # {name: {disk: content}}, the oldest first
+        self.below = [{} for _ in range(disks)]  # {name: what its volume stands on}
         self.parent, self.current = {}, None
+        self.former, self.leading = {}, None  # while a preview is shown: {disk: (content, what it stood on)}
 
     def snapshot(self, name):
-        self.snapshots[name] = [bytes(disk) for disk in self.active]
-        self.parent[name], self.current = self.current, name
+        self.keep(name, {number: (disk, self.on[number]) for number, disk in enumerate(self.active)})
+        self.on = [name] * len(self.active)
+        self.current = name
+
+    def keep(self, name, disks):
+        """A snapshot of {disk: (content, what it stands on)}."""
+        self.snapshots[name] = {number: bytes(content) for number, (content, _) in disks.items()}
+        self.parent[name] = self.current
+        for number, (_, on) in disks.items():
+            self.below[number][name] = on
+
+    def preview(self, choice):
+        """{disk: snapshot}"""
+        self.former = {number: (self.active[number], self.on[number]) for number in choice}
+        for number, name in choice.items():
+            self.active[number], self.on[number] = bytearray(self.snapshots[name][number]), name
+        shown = set(choice.values())
+        deepest = [name for name in shown if shown <= set(self.ancestors(name))]
+        self.leading = deepest[0] if deepest else [name for name in self.snapshots if name in shown][-1]
+
+    def undo(self):
+        for number, (content, on) in self.former.items():
+            self.active[number], self.on[number] = content, on
+        self.former, self.leading = {}, None
+
+    def commit(self):
+        """The snapshots that go when nothing is kept."""
+        stay = {name for number in self.former for name in self.ancestors(self.on[number])} | set(self.ancestors(self.leading))
+        for number in set(range(len(self.active))) - set(self.former):
+            on = self.on[number]
+            while on:
+                stay |= set(self.ancestors(on))
+                on = self.below[number][on]
+        gone, name = [], self.current
+        while name and name not in stay and not [c for c, p in self.parent.items() if p == name and c not in gone]:
+            gone.append(name)
+            name = self.parent[name]
+        return gone
+
+    def committed(self):
+        self.current = self.leading
+        self.former, self.leading = {}, None
+
+    def ancestors(self, name):
+        found = []
+        while name:
+            found.append(name)
+            name = self.parent[name]
+        return found
 
     def subtree(self, name):
         found = [name]
@@ -51,11 +103,17 @@ class Model:
             if self.current == name:
                 self.current = above
             del self.snapshots[name]
+            for number, below in enumerate(self.below):
+                if name not in below:
+                    continue
+                lower = below.pop(name)
+                below.update({other: lower for other, on in below.items() if on == name})
+                self.on[number] = lower if self.on[number] == name else self.on[number]
 
     def digests(self):
-        states = {"active": self.active, **self.snapshots}
+        states = {"active": dict(enumerate(self.active)), **self.snapshots}
         return {(name, number): hashlib.sha256(disk).hexdigest() for name, disks in states.items()
-                for number, disk in enumerate(disks)}
+                for number, disk in disks.items()}
 
 
 class Run:
@@ -99,6 +157,7 @@ class Run:
 
     def flatten(self):
         disk = self.random.choice(self.tree.disks)
+        self.model.on[self.tree.disks.index(disk)] = None
         self.tree.client.finish(self.tree.client.call(disk, "Disk", "Flatten", "a{sv}", {}))
 
     def overlay(self):
@@ -107,13 +166,75 @@ class Run:
 
     def merge(self):
         """An inner volume that no snapshot names goes."""
-        named = {self.tree.volume_of(name, n) for name in self.tree.snapshots for n in range(len(self.tree.disks))}
+        named = {volume for s in self.tree.client.of_kind("snapshot").values() for _, volume in s["Disks"]}
         found = [path for path, p in self.tree.client.of_kind("volume").items()
                  if path not in named and not p["Active"] and len(p["Children"]) == 1]
         if found:
             options = {"direction": self.random.choice(("auto", "commit", "stream"))}
             self.tree.client.finish(self.tree.client.call(self.random.choice(sorted(found)), "Volume", "Merge", "a{sv}",
                                                           variants(options)))
+
+    def choose(self):
+        """{disk: snapshot} for a preview: all of one, or any mixture."""
+        names = list(self.model.snapshots)
+        if self.random.random() < 0.5:
+            name = self.random.choice(names)
+            return {number: name for number in self.model.snapshots[name]}
+        choice = {}
+        for number in range(len(self.tree.disks)):
+            having = [name for name in names if number in self.model.snapshots[name]]
+            if having and self.random.random() < 0.7:
+                choice[number] = self.random.choice(having)
+        return choice
+
+    def preview(self):
+        choice = self.choose()
+        if not choice:
+            return
+        if self.running():
+            self.tree.down()
+        paths = {self.tree.disks[number]: self.tree.snapshots[name] for number, name in choice.items()}
+        client = self.tree.client
+        client.finish(client.call(self.tree.vm, "VM", "Preview", "a{oo}a{sv}", paths, {}))
+        self.model.preview(choice)
+        assert client.get(self.tree.vm, "VM", "PreviewOf") == self.tree.snapshots[self.model.leading]
+
+    def undo(self):
+        if self.running():
+            self.tree.down()
+        self.tree.client.finish(self.tree.client.call(self.tree.vm, "VM", "UndoPreview", "a{sv}", {}))
+        self.model.undo()
+
+    def commit(self):
+        """Whether the VM runs or not."""
+        keep = self.random.random() < 0.5
+        self.left(keep, self.tree.client.call(self.tree.vm, "VM", "CommitPreview", "a{sv}", variants({"keep_branch": keep})))
+
+    def revert(self):
+        name = self.random.choice(list(self.model.snapshots))
+        keep = self.random.random() < 0.3
+        if self.running():
+            self.tree.down()
+        self.model.preview({number: name for number in self.model.snapshots[name]})
+        self.left(keep, self.tree.client.call(self.tree.snapshots[name], "Snapshot", "Revert", "a{sv}",
+                                              variants({"keep_branch": keep})))
+
+    def left(self, keep, job):
+        """What becomes of the branch that the VM was on."""
+        result, model = self.tree.client.finish(job), self.model
+        if "snapshot" in result:
+            assert keep
+            name = self.tree.client.get(result["snapshot"], "Snapshot", "Name")
+            self.tree.snapshots[name] = result["snapshot"]
+            model.keep(name, model.former)
+        elif keep:
+            for number, (content, on) in model.former.items():
+                assert bytes(content) == model.snapshots[on][number], "it is nowhere any more"
+        gone = [] if keep else model.commit()
+        assert sorted(result.get("removed", [])) == sorted(gone)
+        model.committed()
+        model.forget(gone)
+        self.tree.forget(*gone)
 
     def power(self):
         if self.running():
@@ -125,7 +246,9 @@ class Run:
     def step(self):
         choices = [self.write] * 3 + [self.snapshot] * 3 + [self.flatten, self.overlay, self.merge, self.power]
         if self.model.snapshots:
-            choices += [self.delete] * 3
+            choices += [self.delete] * 3 + [self.preview] * 2 + [self.revert]
+        if self.model.former:
+            choices = [self.write, self.write, self.power, self.undo, self.commit, self.commit]
         act = self.random.choice(choices)
         self.done.append(act.__name__)
         act()
@@ -139,7 +262,14 @@ class Run:
         for name, path in snapshots.items():
             parent = self.model.parent[name]
             assert client.get(path, "Snapshot", "Parent") == (snapshots[parent] if parent else "/")
-            assert client.get(path, "Snapshot", "Status") == "ok"
+            shown = name == self.model.leading or any(self.model.on[n] == name for n in self.model.former)
+            assert client.get(path, "Snapshot", "Status") == ("previewed" if shown else "ok")
+        for number, disk in enumerate(self.tree.disks):
+            former = client.get(disk, "Disk", "Former")
+            assert (former != "/") == (number in self.model.former)
+            if former != "/":
+                content = images.digest(client.get(former, "Volume", "Path"), self.tree.format(former))
+                assert content == hashlib.sha256(self.model.former[number][0]).hexdigest()
         current = self.model.current
         assert client.get(self.tree.vm, "VM", "CurrentSnapshot") == (snapshots[current] if current else "/")
 
