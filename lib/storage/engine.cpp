@@ -21,7 +21,7 @@ constexpr auto stop_limit = std::chrono::seconds(30);
 constexpr auto last_manifests_limit = std::chrono::seconds(5);
 constexpr auto manifest_limit = std::chrono::seconds(30);
 constexpr std::size_t threads_a_pool = 2;
-constexpr auto last_thaw_limit = std::chrono::seconds(10);
+constexpr auto last_thaw_limit = std::chrono::seconds(5);
 /// How long who wants to make a pool waits for others who do.
 constexpr auto new_pools_limit = std::chrono::seconds(60);
 

@@ -375,9 +375,11 @@ def test_nobody_waits_for_the_answer(world):
         for key, method in METHODS.items():
             arguments = ["\x01" if isinstance(a, str) and not a.startswith("/") else a
                          for a in CALLS[key][0](world)]
-            if arguments == CALLS[key][0](world):
-                arguments = arguments[:-1] + [{"no-such-option": ("b", True)}] if arguments else [1]
-            signature = method.signature if method.signature else "u"
+            signature = method.signature
+            if arguments == CALLS[key][0](world) and ("options", "a{sv}") in method.inputs:
+                arguments = arguments[:-1] + [{"no-such-option": ("b", True)}]
+            elif arguments == CALLS[key][0](world):
+                arguments, signature = [*arguments, 1], signature + "u"
             address = DBusAddress(world.target(key), bus_name=NAME, interface=f"{NAME}.{key.split('.')[0]}")
             message = new_method_call(address, key.split(".")[1], signature, tuple(arguments))
             message.header.flags |= MessageFlag.no_reply_expected

@@ -384,7 +384,7 @@ def test_daemon_killed_while_frozen(world, agent, daemon):
 
 
 def test_daemon_stopped_with_a_thaw_to_come(world, agent, daemon, config):
-    """SIGTERM does not wait for an agent that hangs; the next daemon goes on."""
+    """SIGTERM does not wait long for an agent that hangs; the next daemon goes on."""
     go = threading.Event()
     agent.once(THAW, then(when(go), properly))
     assert world.take()[0] == "crash"
