@@ -315,7 +315,8 @@ TEST_F(OverlayFileTest, IsRemovedHalfMadeWhereQemuNeverHadIt) {
 TEST_F(OverlayFileTest, IsPristineWhereItWasNeverFilled) {
     qcow2::create(path("parent.qcow2"), "1M");
     const OverlayFile empty = overlay("parent.qcow2");
-    for (const std::size_t size : {0U, 10U, 65536U}) {  // as a power cut in the middle of its creation leaves it
+    for (const std::size_t size :
+         {0U, 10U, 65536U}) {  // as a power cut in the middle of its creation leaves it
         qcow2::store(path("overlay.qcow2"), qcow2::Bytes(size, std::byte{0}));
         EXPECT_TRUE(overlay_is_pristine(empty)) << size;
         remove_new_overlay(empty, true);
