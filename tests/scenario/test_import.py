@@ -116,10 +116,7 @@ def hostile_images(directory, outside):
     fifo = f"{directory}/fifo.qcow2"
     os.mkfifo(fifo)
     yield "fifo", fifo, {"UnsafeImage", "Unsupported", "InvalidArgument"}
-    encrypted = f"{directory}/luks.qcow2"
-    images.run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x",
-               "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", encrypted, "1M")
-    yield "encrypted", encrypted, {"Unsupported"}
+    yield "encrypted", images.create_encrypted(f"{directory}/luks.qcow2", "1M"), {"Unsupported"}
     vmdk = images.create(f"{directory}/other.vmdk", MIB, fmt="vmdk")
     yield "vmdk", vmdk, {"Unsupported"}
 
