@@ -61,7 +61,8 @@ async::Task<> flatten_disk(Session& session, Arguments arguments) {
 }
 
 async::Task<> attach_disk(Session& session, Arguments arguments) {
-    const MethodOptions options(arguments);
+    MethodOptions options(arguments);
+    options.text("device").text("bus");
     const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(1));
     const std::string target = arguments.word(2).value_or("");
@@ -70,9 +71,36 @@ async::Task<> attach_disk(Session& session, Arguments arguments) {
 }
 
 async::Task<> detach_disk(Session& session, Arguments arguments) {
-    const MethodOptions options(arguments);
+    MethodOptions options(arguments);
+    options.duration("timeout");
     const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
     const auto job = co_await session.call<bus::ObjectPath>(disk, "Detach", options.dict());
+    co_await finish_job(session, job);
+}
+
+async::Task<> create_disk_snapshot(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.text("description").text("quiesce").duration("freeze-timeout");
+    const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
+    const std::string name = arguments.word(1).value_or("");
+    const auto job = co_await session.call<bus::ObjectPath>(disk, "CreateSnapshot", name, options.dict());
+    co_await finish_job(session, job, "snapshot");
+}
+
+async::Task<> resize_disk(Session& session, Arguments arguments) {
+    const std::uint64_t size = parse_size(arguments.at(1));
+    MethodOptions options(arguments);
+    options.flag("shrink");
+    const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(disk, "Resize", size, options.dict());
+    co_await finish_job(session, job);
+}
+
+async::Task<> delete_disk(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.flag("snapshots");
+    const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(disk, "Delete", options.dict());
     co_await finish_job(session, job);
 }
 
@@ -112,9 +140,40 @@ std::vector<Verb> disk_verbs() {
          "make the active volume hold everything itself",
          flatten_disk,
          {{"speed", "SIZE", "a second, at most"}}},
-        {"disk", "attach", "DISK VM [TARGET]", "make a floating disk a disk of a VM that is down",
-         attach_disk},
-        {"disk", "detach", "DISK", "let a disk of a VM that is down float", detach_disk},
+        {"disk",
+         "snapshot",
+         "DISK [NAME]",
+         "keep the content of this disk alone as it is now",
+         create_disk_snapshot,
+         {{"description", "TEXT", "for people"},
+          {"quiesce", "auto|require|off",
+           "freeze the guest's file systems: if it can be, or fail, or not at all"},
+          {"freeze-timeout", "DURATION", "how long the freeze may take"}}},
+        {"disk",
+         "resize",
+         "DISK SIZE",
+         "make a disk larger, also while its VM runs",
+         resize_disk,
+         {{"shrink", "", "or smaller, although what is beyond is lost"}}},
+        {"disk",
+         "attach",
+         "DISK VM [TARGET]",
+         "make a floating disk a disk of a VM, also while that runs",
+         attach_disk,
+         {{"device", "DRIVER", "what QEMU calls the device; virtio-blk-pci where not given"},
+          {"bus", "BUS", "what to plug it into, in a VM that runs"}}},
+        {"disk",
+         "detach",
+         "DISK",
+         "let a VM's disk float, also while the VM runs",
+         detach_disk,
+         {{"timeout", "DURATION", "how long the guest may take to let go of it"}}},
+        {"disk",
+         "delete",
+         "DISK",
+         "delete a disk and its files, for good",
+         delete_disk,
+         {{"snapshots", "", "although snapshots name it, which lose it"}}},
     };
 }
 

@@ -132,6 +132,7 @@ const std::map<std::string, Reader>& readers() {
         {"qemu.greeting-timeout", duration(&Settings::greeting_timeout)},
         {"qemu.command-timeout", duration(&Settings::command_timeout)},
         {"qemu.switch-timeout", duration(&Settings::switch_timeout)},
+        {"qemu.unplug-timeout", duration(&Settings::unplug_timeout)},
         {"qemu.storage-daemon", program(&Settings::storage_daemon)},
         {"pools.check-interval", seconds_at_least_one(&Settings::pool_check_interval)},
     };

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/disk_object.h"
 
+#include "storage/attach_disk.h"
 #include "storage/create_overlay.h"
+#include "storage/create_snapshot.h"
+#include "storage/delete_disk.h"
+#include "storage/detach_disk.h"
 #include "storage/remove_volumes.h"
-#include "storage/vms.h"
+#include "storage/resize_disk.h"
 
 namespace volchain::daemon {
 
@@ -15,6 +19,9 @@ bus::Interface<DiskObject> DiskObject::table() {
         .method<&DiskObject::attach>("Attach", bus::in("vm", "target", "options"), bus::out("job"))
         .method<&DiskObject::detach>("Detach", bus::in("options"), bus::out("job"))
         .method<&DiskObject::flatten>("Flatten", bus::in("options"), bus::out("job"))
+        .method<&DiskObject::create_snapshot>("CreateSnapshot", bus::in("name", "options"), bus::out("job"))
+        .method<&DiskObject::resize>("Resize", bus::in("size", "options"), bus::out("job"))
+        .method<&DiskObject::delete_disk>("Delete", bus::in("options"), bus::out("job"))
         .property<&DiskObject::id>("Id", bus::Change::never)
         .property<&DiskObject::name>("Name", bus::Change::signalled)
         .property<&DiskObject::pool>("Pool", bus::Change::signalled)
@@ -42,10 +49,13 @@ async::Task<bus::ObjectPath> DiskObject::create_overlay(bus::Call call, Uuid id,
 
 async::Task<bus::ObjectPath> DiskObject::attach(bus::Call call, Uuid id, bus::ObjectPath vm,
                                                 std::string target, bus::Options options) {
-    options.finish();
     const Uuid vm_id = id_in(vm, ObjectKind::vm, "vm");
-    const uid_t owner = co_await call.sender_uid();
-    const Uuid job = co_await storage::attach_disk(engine_, id, vm_id, std::move(target), owner);
+    storage::AttachRequest request(id, vm_id, std::move(target));
+    request.device = options.take<std::string>("device", "");
+    request.bus = options.take<std::string>("bus", "");
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::attach_disk(engine_, std::move(request));
     co_return object_path(ObjectKind::job, job);
 }
 
@@ -59,9 +69,42 @@ async::Task<bus::ObjectPath> DiskObject::flatten(bus::Call call, Uuid id, bus::O
 }
 
 async::Task<bus::ObjectPath> DiskObject::detach(bus::Call call, Uuid id, bus::Options options) {
+    storage::DetachRequest request(id);
+    request.timeout = take_timeout(options, "timeout-usec");
     options.finish();
-    const uid_t owner = co_await call.sender_uid();
-    const Uuid job = co_await storage::detach_disk(engine_, id, owner);
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::detach_disk(engine_, request);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> DiskObject::create_snapshot(bus::Call call, Uuid id, std::string name,
+                                                         bus::Options options) {
+    storage::SnapshotRequest request = storage::snapshot_of_disk(engine_.catalog(), id, std::move(name));
+    request.description = options.take<std::string>("description", "");
+    request.quiesce = take_word<storage::QuiesceMode>(options, "quiesce").value_or(request.quiesce);
+    request.freeze_timeout = take_timeout(options, "freeze-timeout-usec");
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::create_snapshot(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> DiskObject::resize(bus::Call call, Uuid id, std::uint64_t size,
+                                                bus::Options options) {
+    storage::ResizeRequest request(id, size);
+    request.shrink = options.take<bool>("shrink", false);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::resize_disk(engine_, request);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> DiskObject::delete_disk(bus::Call call, Uuid id, bus::Options options) {
+    storage::DeleteRequest request(id);
+    request.snapshots = options.take<bool>("snapshots", false);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::delete_disk(engine_, request);
     co_return object_path(ObjectKind::job, job);
 }
 

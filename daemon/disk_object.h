@@ -17,6 +17,10 @@ class DiskObject {
                                         bus::Options options);
     async::Task<bus::ObjectPath> flatten(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> detach(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> create_snapshot(bus::Call call, Uuid id, std::string name,
+                                                 bus::Options options);
+    async::Task<bus::ObjectPath> resize(bus::Call call, Uuid id, std::uint64_t size, bus::Options options);
+    async::Task<bus::ObjectPath> delete_disk(bus::Call call, Uuid id, bus::Options options);
 
     [[nodiscard]] std::string id(Uuid id) const { return id.str(); }
     [[nodiscard]] std::string name(Uuid id) const;

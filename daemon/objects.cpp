@@ -59,6 +59,16 @@ std::optional<Uuid> take_id(bus::Options& options, const std::string& name, Obje
     return path ? std::optional(id_in(*path, kind, name)) : std::nullopt;
 }
 
+std::optional<std::chrono::microseconds> take_timeout(bus::Options& options, const std::string& name) {
+    const auto usec = options.take<std::uint64_t>(name);
+    if (!usec) return std::nullopt;
+    constexpr std::chrono::microseconds longest = std::chrono::hours(1);
+    if (*usec == 0 || *usec > static_cast<std::uint64_t>(longest.count()))
+        throw Error(ErrorCode::invalid_argument, "option '{}': {} is not from 1 to {}, an hour", name, *usec,
+                    longest.count());
+    return std::chrono::microseconds(*usec);
+}
+
 std::string to_text(const Bytes& bytes) {
     return {bytes.begin(), bytes.end()};
 }

@@ -5,6 +5,7 @@
 // id, and holds nothing of its own.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,10 @@ template <typename E>
 /// An option that is one object.
 [[nodiscard]] std::optional<Uuid> take_id(bus::Options& options, const std::string& name,
                                           storage::ObjectKind kind);
+
+/// An option that is a time to wait in microseconds: more than nothing, at most an hour.
+[[nodiscard]] std::optional<std::chrono::microseconds> take_timeout(bus::Options& options,
+                                                                    const std::string& name);
 
 [[nodiscard]] std::string to_text(const Bytes& bytes);
 [[nodiscard]] Bytes to_bytes(const std::string& text);

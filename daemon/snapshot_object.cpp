@@ -20,7 +20,7 @@ bus::Interface<SnapshotObject> SnapshotObject::table() {
         .property<&SnapshotObject::id>("Id", bus::Change::never)
         .property<&SnapshotObject::name>("Name", bus::Change::signalled)
         .property<&SnapshotObject::description>("Description", bus::Change::signalled)
-        .property<&SnapshotObject::vm>("VM", bus::Change::never)
+        .property<&SnapshotObject::vm>("VM", bus::Change::signalled)
         .property<&SnapshotObject::parent>("Parent", bus::Change::signalled)
         .property<&SnapshotObject::children>("Children", bus::Change::signalled)
         .property<&SnapshotObject::created>("CreatedUsec", bus::Change::never)

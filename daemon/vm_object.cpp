@@ -11,20 +11,6 @@ namespace volchain::daemon {
 
 using storage::ObjectKind;
 
-namespace {
-
-std::optional<std::chrono::microseconds> take_freeze_timeout(bus::Options& options) {
-    const auto usec = options.take<std::uint64_t>("freeze-timeout-usec");
-    if (!usec) return std::nullopt;
-    constexpr std::chrono::microseconds longest = std::chrono::hours(1);
-    if (*usec == 0 || *usec > static_cast<std::uint64_t>(longest.count()))
-        throw Error(ErrorCode::invalid_argument,
-                    "option 'freeze-timeout-usec': {} is not from 1 to {}, an hour", *usec, longest.count());
-    return std::chrono::microseconds(*usec);
-}
-
-}  // namespace
-
 bus::Interface<VmObject> VmObject::table() {
     bus::Interface<VmObject> table(interface_name(ObjectKind::vm), *this);
     table.method<&VmObject::create_snapshot>("CreateSnapshot", bus::in("name", "options"), bus::out("job"))
@@ -60,7 +46,7 @@ async::Task<bus::ObjectPath> VmObject::create_snapshot(bus::Call call, Uuid id, 
     request.disks = take_ids(options, "disks", ObjectKind::disk);
     request.exclude = take_ids(options, "exclude", ObjectKind::disk).value_or(std::vector<Uuid>());
     request.quiesce = take_word<storage::QuiesceMode>(options, "quiesce").value_or(request.quiesce);
-    request.freeze_timeout = take_freeze_timeout(options);
+    request.freeze_timeout = take_timeout(options, "freeze-timeout-usec");
     request.on_disk_failure =
         take_word<storage::OnDiskFailure>(options, "on-disk-failure").value_or(request.on_disk_failure);
     options.finish();

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from harness.bus import Bus  # noqa: E402
 from harness.client import Client  # noqa: E402
 from harness.daemon import Daemon  # noqa: E402
+from harness.disks import import_chain  # noqa: E402
 from harness.linux_guest import LinuxGuest, build  # noqa: E402
 from harness.qemu import Qemu  # noqa: E402
 
@@ -59,6 +60,19 @@ def pool_directory(directory):
     path = directory + "/pool"
     os.mkdir(path)
     return path
+
+
+@pytest.fixture
+def pool(client, pool_directory):
+    return client.create_pool("main", pool_directory)
+
+
+@pytest.fixture
+def imported(client, pool):
+    """Makes floating disks: imported("name", layers, ...) -> (disk, paths)."""
+    def make(name, layers=1, **options):
+        return import_chain(client, pool, name, layers, **options)
+    return make
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "storage/disk_snapshots.h"
 
 namespace volchain::storage {
 namespace {
@@ -36,6 +37,7 @@ class Adopter {
         for (const auto& [id, disk] : catalog.disks()) disk_names_.push_back(disk.name);
         const auto& claimed = catalog.claimed_disk_names();
         disk_names_.insert(disk_names_.end(), claimed.begin(), claimed.end());
+        snapshot_names_ = snapshot_names(catalog, vm.id);
     }
 
     void take(const LiveDisk& live) {
@@ -54,13 +56,20 @@ class Adopter {
         DiskRecord disk = catalog_.disk(volume.disk);
         if (disk.active != volume.id || (disk.vm && disk.vm != vm_.id)) return;
         const DiskRecord before = disk;
-        disk.vm = vm_.id;
+        take_in(disk);
         disk.target = live.target;
         disk.shareable = live.shareable;
         update_options(disk, live);
         if (before.vm != disk.vm || before.target != disk.target || before.shareable != disk.shareable ||
             before.node_options != disk.node_options)
             adoption_.changes.put(disk);
+    }
+
+    /// The disk is the VM's, and with it what there is of snapshots of it.
+    void take_in(DiskRecord& disk) {
+        if (catalog_.has({ObjectKind::disk, disk.id}) && disk.vm.nil())
+            snapshots_come_along(catalog_, disk.id, vm_.id, snapshot_names_, adoption_.changes);
+        disk.vm = vm_.id;
     }
 
     static void update_options(DiskRecord& disk, const LiveDisk& live) {
@@ -87,7 +96,7 @@ class Adopter {
             disk.name = free_name(vm_.name + "-" + live.target, disk_names_);
             disk_names_.push_back(disk.name);
         }
-        disk.vm = vm_.id;
+        take_in(disk);
         disk.target = live.target;
         disk.shareable = live.shareable;
         update_options(disk, live);
@@ -156,6 +165,7 @@ class Adopter {
     const VmRecord& vm_;
     std::vector<std::string> pool_names_;
     std::vector<std::string> disk_names_;
+    std::vector<std::string> snapshot_names_;  ///< of the VM's
     std::vector<std::pair<std::string, Uuid>> known_pools_;
     std::vector<std::string> paths_;
     Adoption adoption_;

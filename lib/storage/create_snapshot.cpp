@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "storage/disk_snapshots.h"
 #include "storage/merge_back.h"
 #include "storage/preview_state.h"
 #include "storage/snapshots.h"
@@ -18,13 +19,21 @@ using std::chrono::duration_cast;
 // -----------------------------------------------------------------------------------------------
 
 std::string time_name(const Catalog& catalog, const Uuid& vm) {
-    std::vector<std::string> taken;
-    for (const Uuid& id : catalog.snapshots_of_vm(vm)) taken.push_back(catalog.snapshot(id).name);
-    return free_name(format_utc(now()), taken);
+    return free_name(format_utc(now()), snapshot_names(catalog, vm));
+}
+
+/// The one disk of a request that is of no VM.
+Uuid floating_disk(const Catalog& catalog, const SnapshotRequest& request) {
+    const Uuid disk = request.disks.value().front();
+    if (const Uuid vm = catalog.disk(disk).vm)
+        throw Error(ErrorCode::busy, "{} has just been attached to {}",
+                    catalog.describe({ObjectKind::disk, disk}), catalog.describe({ObjectKind::vm, vm}));
+    return disk;
 }
 
 /// The disks that are meant; each must be one of the VM's.
 std::vector<Uuid> chosen_disks(const Catalog& catalog, const SnapshotRequest& request) {
+    if (request.vm.nil()) return {floating_disk(catalog, request)};
     const std::vector<Uuid> of_vm = catalog.disks_of_vm(request.vm);
     const auto check = [&](const Uuid& disk, std::string_view option) {
         if (std::find(of_vm.begin(), of_vm.end(), disk) == of_vm.end())
@@ -46,7 +55,8 @@ std::vector<Uuid> chosen_disks(const Catalog& catalog, const SnapshotRequest& re
 }
 
 std::vector<ObjectId> vm_and_disks(const Uuid& vm, const std::vector<Uuid>& disks) {
-    std::vector<ObjectId> objects{{ObjectKind::vm, vm}};
+    std::vector<ObjectId> objects;
+    if (vm) objects.push_back({ObjectKind::vm, vm});
     for (const Uuid& disk : disks) objects.push_back({ObjectKind::disk, disk});
     return objects;
 }
@@ -86,20 +96,33 @@ std::vector<ExcludedDisk> strangers(Engine& engine, const SnapshotRequest& reque
 
 SnapshotRecord new_snapshot(Engine& engine, const SnapshotRequest& request) {
     const Catalog& catalog = engine.catalog();
-    const VmRecord& vm = catalog.vm(request.vm);
     SnapshotRecord snapshot;
     snapshot.id = Uuid::make();
     snapshot.vm = request.vm;
     snapshot.name = request.name.empty() ? time_name(catalog, request.vm) : request.name;
     snapshot.description = request.description;
-    snapshot.parent = vm.current_snapshot;
     snapshot.created = now();
-    snapshot.vm_state = engine.vm(request.vm).state();
     snapshot.consistency = Consistency::crash;
     snapshot.status = SnapshotStatus::creating;
+    if (request.vm.nil()) {
+        snapshot.parent = current_floating_snapshot(catalog, floating_disk(catalog, request));
+        snapshot.vm_state = VmState::shutoff;
+        return snapshot;
+    }
+    const VmRecord& vm = catalog.vm(request.vm);
+    snapshot.parent = vm.current_snapshot;
+    snapshot.vm_state = engine.vm(request.vm).state();
     snapshot.config = vm.config;
     snapshot.config_type = vm.config_type;
     return snapshot;
+}
+
+void check_new_name(const Catalog& catalog, const SnapshotRequest& request) {
+    if (request.name.empty()) return;
+    if (request.vm.nil())
+        check_floating_snapshot_name(catalog, floating_disk(catalog, request), request.name);
+    else
+        check_snapshot_name(catalog, request.vm, request.name);
 }
 
 // --- the operation
@@ -208,7 +231,7 @@ class CreateSnapshot {
     async::Task<> forward_offline() {
         if (quiesce_ == QuiesceMode::require)
             throw Error(ErrorCode::not_running,
-                        "the VM is down: there is no guest to freeze (and no need to)");
+                        "no VM has the disk, or it is down: there is no guest to freeze (and no need to)");
         co_await job_->step("lock");
         co_await overlays_.lock_images();
         co_await job_->step("files");
@@ -276,10 +299,13 @@ class CreateSnapshot {
                 snapshot.disks.push_back({overlay.disk, overlay.parent});
         }
         snapshot.status = snapshot.excluded.empty() ? SnapshotStatus::ok : SnapshotStatus::partial;
-        VmRecord vm = engine_.catalog().vm(snapshot.vm);
-        vm.current_snapshot = snapshot.id;
         Changes changes = overlays_.changes();
-        changes.put(snapshot).put(vm).put(ManifestStale{vm.id, true});
+        changes.put(snapshot);
+        if (snapshot.vm) {
+            VmRecord vm = engine_.catalog().vm(snapshot.vm);
+            vm.current_snapshot = snapshot.id;
+            changes.put(std::move(vm)).put(ManifestStale{snapshot.vm, true});
+        }
         result["snapshot"] = object_json({ObjectKind::snapshot, snapshot.id});
         overlays_.make_known();
         co_await job_->succeed(std::move(changes), std::move(result));
@@ -342,12 +368,19 @@ async::Task<> run(Engine& engine, JobPtr job, Overlays overlays, Uuid snapshot, 
 
 }  // namespace
 
+SnapshotRequest snapshot_of_disk(const Catalog& catalog, const Uuid& disk, std::string name) {
+    SnapshotRequest request(catalog.disk(disk).vm, std::move(name));
+    request.disks.emplace({disk});
+    return request;
+}
+
 async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
     const Catalog& catalog = engine.catalog();
-    (void)catalog.vm(request.vm);
-    if (!request.name.empty()) check_snapshot_name(catalog, request.vm, request.name);
+    if (request.vm) (void)catalog.vm(request.vm);
+    check_new_name(catalog, request);
     check_description(request.description);
-    const bool live = co_await engine.ready_to_work(request.vm);
+    bool live = false;
+    if (request.vm) live = co_await engine.ready_to_work(request.vm);
     check_no_preview(catalog, request.vm);
     const std::vector<Uuid> disks = chosen_disks(catalog, request);
 
@@ -359,7 +392,9 @@ async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
     SnapshotRecord snapshot = new_snapshot(engine, request);
     snapshot.excluded = strangers(engine, request, live);
 
-    JobRequest job("create-snapshot", {ObjectKind::vm, request.vm}, request.owner_uid);
+    ObjectId subject{ObjectKind::vm, request.vm};
+    if (request.vm.nil()) subject = {ObjectKind::disk, disks.front()};
+    JobRequest job("create-snapshot", subject, request.owner_uid);
     job.locks = vm_and_disks(request.vm, disks);
     job.plan = CreateSnapshot::plan(overlays, snapshot.id, request.quiesce);
     job.changes.put(snapshot);
@@ -381,7 +416,7 @@ std::vector<ObjectId> locks_of_create_snapshot(const JobRecord& job) {
     std::vector<Uuid> disks;
     for (const JsonReader& overlay : plan.at("overlays").elements())
         disks.push_back(Uuid::parse(overlay.at("disk").string()).value_or(Uuid{}));
-    return vm_and_disks(job.subject.id, disks);
+    return vm_and_disks(job.subject.kind == ObjectKind::vm ? job.subject.id : Uuid{}, disks);
 }
 
 }  // namespace volchain::storage

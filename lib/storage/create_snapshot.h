@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// CreateSnapshot: one instant of a VM's disks, kept. The active volume of each disk becomes the snapshot's
+// CreateSnapshot: one instant of a VM's disks, or of a floating disk, kept. The active volume of each disk becomes the snapshot's
 // and is covered by a new overlay: in the running VM by one transaction, with the guest's file systems frozen
 // where that is wanted and can be; offline under QEMU's own image locks.
 //
@@ -23,7 +23,7 @@ namespace volchain::storage {
 struct SnapshotRequest {
     SnapshotRequest(const Uuid& of, std::string called) : vm(of), name(std::move(called)) {}
 
-    Uuid vm;
+    Uuid vm;           ///< nil: `disks` has one, which floats
     std::string name;  ///< empty: the UTC time
     std::string description;
     std::optional<std::vector<Uuid>> disks;  ///< none: all of the VM
@@ -33,6 +33,9 @@ struct SnapshotRequest {
     OnDiskFailure on_disk_failure = OnDiskFailure::abort;
     std::uint32_t owner_uid = 0;
 };
+
+/// The request for a snapshot of that disk alone: of its VM, or, where it floats, of nobody's.
+[[nodiscard]] SnapshotRequest snapshot_of_disk(const Catalog& catalog, const Uuid& disk, std::string name);
 
 /// The job's id. Its result: "snapshot"; "quiesce" where the guest was not frozen, with the reason;
 /// "frozen-usec" where it was, with how long; "switch-usec", the part of that which QEMU took for the switch.

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "storage/recovery.h"
 
+#include "storage/attach_disk.h"
 #include "storage/create_disk.h"
 #include "storage/create_overlay.h"
 #include "storage/create_snapshot.h"
+#include "storage/delete_disk.h"
+#include "storage/detach_disk.h"
 #include "storage/end_preview.h"
 #include "storage/preview.h"
 #include "storage/preview_state.h"
 #include "storage/remove_volumes.h"
+#include "storage/resize_disk.h"
 
 namespace volchain::storage {
 namespace {
@@ -27,6 +31,10 @@ constexpr std::array recoveries{
     Recovery{"delete-volume", locks_of_remove_volumes, recover_remove_volumes},
     Recovery{"flatten-disk", locks_of_remove_volumes, recover_remove_volumes},
     Recovery{"create-disk", locks_of_create_disk, recover_create_disk},
+    Recovery{"attach-disk", locks_of_attach_disk, recover_attach_disk},
+    Recovery{"detach-disk", locks_of_detach_disk, recover_detach_disk},
+    Recovery{"resize-disk", locks_of_resize_disk, recover_resize_disk},
+    Recovery{"delete-disk", locks_of_delete_disk, recover_delete_disk},
     Recovery{"preview", locks_of_preview, recover_preview},
     Recovery{"revert", locks_of_preview, recover_preview},
     Recovery{"commit-preview", locks_of_preview, recover_end_of_preview},

@@ -37,6 +37,8 @@ struct Settings {
     Duration command_timeout = std::chrono::seconds(30);
     Duration switch_timeout =
         std::chrono::seconds(60);  ///< for the transaction, which waits for I/O under way
+    Duration unplug_timeout =
+        std::chrono::seconds(30);  ///< for a guest to let go of a disk, where the caller names none
     std::string storage_daemon;    ///< path; empty: looked for in the usual places
     std::string qemu_img;
 

@@ -12,6 +12,8 @@ namespace volchain::storage {
 
 /// AlreadyExists where the VM has a snapshot of that name; InvalidArgument where it is no name.
 void check_snapshot_name(const Catalog& catalog, const Uuid& vm, const std::string& name);
+/// The same for a snapshot of a floating disk.
+void check_floating_snapshot_name(const Catalog& catalog, const Uuid& disk, const std::string& name);
 
 /// The longest description, in bytes.
 inline constexpr std::size_t max_description = 4096;

@@ -132,7 +132,7 @@ void write_parts(Database& database, const SnapshotRecord& snapshot) {
 void write(Database& database, const SnapshotRecord& snapshot) {
     auto statement = database.prepare(
         "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-        "name=excluded.name, description=excluded.description, parent=excluded.parent, "
+        "vm=excluded.vm, name=excluded.name, description=excluded.description, parent=excluded.parent, "
         "created=excluded.created, "
         "vm_state=excluded.vm_state, consistency=excluded.consistency, status=excluded.status, "
         "origin=excluded.origin, config=excluded.config, config_type=excluded.config_type");

@@ -188,11 +188,24 @@ void Vm::on_event(const qmp::Event& event) {
         set_state(*state);
     } else if (event.name == "VSERPORT_CHANGE") {
         if (agent_ && live()) tasks_.spawn(probe_agent(), "looking for the guest agent");
+    } else if (event.name == "DEVICE_DELETED") {
+        note_departure(event);
     } else if (event.name == "RESET") {
         ++boots_;
     } else if (event.name == "BLOCK_IO_ERROR") {
         log_.warning("the guest met an I/O error: {}", clipped(event.data.dump()));
     }
+}
+
+/// A guest may let go of a disk long after it was asked to, whoever asked.
+void Vm::note_departure(const qmp::Event& event) {
+    const std::string id = event.read().string_or("device", "");
+    const std::string path = event.read().string_or("path", "");
+    const auto left =
+        std::erase_if(disks_, [&](const LiveDisk& disk) { return disk.device == id || disk.device == path; });
+    if (left == 0) return;
+    log_.info("the guest has let go of device {}", quote(id.empty() ? path : id));
+    owner_.vm_changed(id_);
 }
 
 void Vm::on_lost(const qmp::LinkLoss& loss) {

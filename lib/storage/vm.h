@@ -110,6 +110,7 @@ class Vm final : public std::enable_shared_from_this<Vm>, private qmp::LinkOwner
 
     void throw_if_stopped() const;
     void set_state(VmState state);
+    void note_departure(const qmp::Event& event);
     async::Task<> read_state(std::shared_ptr<qmp::Session> session);
     async::Task<> read_chardevs(std::shared_ptr<qmp::Session> session);
     async::Task<> probe_agent();

@@ -103,56 +103,6 @@ async::Task<> require_thawed(Engine& engine, Uuid vm) {
     }
 }
 
-async::Task<> set_vm_of_disk(Engine& engine, JobPtr job, Uuid vm, std::string target) {
-    co_await job->step("finish");
-    DiskRecord disk = engine.catalog().disk(job->record().subject.id);
-    const Uuid before = disk.vm;
-    disk.vm = vm;
-    disk.target = std::move(target);
-    Changes changes;
-    for (const Uuid& concerned : {before, vm})
-        if (concerned) changes.put(ManifestStale{concerned, true});
-    Json result;
-    result["disk"] = object_json({ObjectKind::disk, disk.id});
-    changes.put(std::move(disk));
-    job->no_return();
-    co_await job->succeed(std::move(changes), std::move(result));
-    engine.write_manifests();
-}
-
-void check_attachable(const Catalog& catalog, const Uuid& disk, const Uuid& vm, const std::string& target) {
-    (void)catalog.vm(vm);
-    check_no_preview(catalog, vm);
-    if (const Uuid owner = catalog.disk(disk).vm)
-        throw Error(ErrorCode::in_use, "{} is attached to {}", catalog.describe({ObjectKind::disk, disk}),
-                    catalog.describe({ObjectKind::vm, owner}));
-    for (const Uuid& other : catalog.disks_of_vm(vm))
-        if (!target.empty() && catalog.disk(other).target == target)
-            throw Error(ErrorCode::already_exists, "{} has target {} already",
-                        catalog.describe({ObjectKind::disk, other}), quote(target));
-}
-
-/// The VM that the disk is attached to and can be detached from.
-Uuid vm_of_disk(const Catalog& catalog, const Uuid& disk) {
-    const Uuid vm = catalog.disk(disk).vm;
-    if (vm.nil())
-        throw Error(ErrorCode::invalid_argument, "{} is not attached to a VM",
-                    catalog.describe({ObjectKind::disk, disk}));
-    check_no_preview(catalog, vm);
-    return vm;
-}
-
-async::Task<Uuid> start_disk_job(Engine& engine, std::string kind, Uuid disk, Uuid locked_vm, Uuid vm,
-                                 std::string target, std::uint32_t owner_uid) {
-    JobRequest request(std::move(kind), {ObjectKind::disk, disk}, owner_uid);
-    request.locks.push_back({ObjectKind::disk, disk});
-    request.locks.push_back({ObjectKind::vm, locked_vm});
-    Operation operation = [&engine, vm, target](JobPtr job) {
-        return set_vm_of_disk(engine, std::move(job), vm, target);
-    };
-    co_return co_await engine.jobs().start(std::move(request), std::move(operation));
-}
-
 }  // namespace
 
 async::Task<> require_down(Engine& engine, Uuid vm, std::string_view what) {
@@ -257,24 +207,6 @@ async::Task<> unregister_vm(Engine& engine, Uuid id, bool forget_snapshots) {
     changes.put(Frozen{id, std::nullopt}).remove(ObjectKind::vm, id);
     co_await engine.catalog().commit(std::move(changes), Durability::power);
     co_await engine.neglect(id);
-}
-
-async::Task<Uuid> attach_disk(Engine& engine, Uuid disk, Uuid vm, std::string target,
-                              std::uint32_t owner_uid) {
-    if (!target.empty()) check_name("target", target);
-    check_attachable(engine.catalog(), disk, vm, target);
-    co_await require_down(engine, vm, "attaching a disk");
-    check_attachable(engine.catalog(), disk, vm, target);  // others may have been faster meanwhile
-    co_return co_await start_disk_job(engine, "attach-disk", disk, vm, vm, std::move(target), owner_uid);
-}
-
-async::Task<Uuid> detach_disk(Engine& engine, Uuid disk, std::uint32_t owner_uid) {
-    const Uuid vm = vm_of_disk(engine.catalog(), disk);
-    co_await require_down(engine, vm, "detaching a disk");
-    if (vm_of_disk(engine.catalog(), disk) != vm)
-        throw Error(ErrorCode::busy, "{} is being attached to another VM",
-                    engine.catalog().describe({ObjectKind::disk, disk}));
-    co_return co_await start_disk_job(engine, "detach-disk", disk, vm, Uuid{}, "", owner_uid);
 }
 
 }  // namespace volchain::storage

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The operations on VM records: registered, changed, forgotten; disks attached and detached. None of them
-// touches data.
+// The operations on VM records: registered, changed, forgotten. None of them touches data.
 #pragma once
 
 #include <optional>
@@ -47,11 +46,5 @@ async::Task<> refresh_vm(Engine& engine, Uuid vm);
 /// Forgets the VM; its disks float from then on. With snapshots only where `forget_snapshots`: their records
 /// go, their data stays in the chains.
 async::Task<> unregister_vm(Engine& engine, Uuid vm, bool forget_snapshots);
-
-/// Attaches a floating disk to a VM that is down. The job's id; its result: "disk".
-async::Task<Uuid> attach_disk(Engine& engine, Uuid disk, Uuid vm, std::string target,
-                              std::uint32_t owner_uid);
-/// The reverse, for a VM that is down.
-async::Task<Uuid> detach_disk(Engine& engine, Uuid disk, std::uint32_t owner_uid);
 
 }  // namespace volchain::storage

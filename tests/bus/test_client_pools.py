@@ -127,5 +127,34 @@ def test_attach_and_detach(ctl, pool):
     [disk] = ctl.json("disk", "list", "web")
     assert disk["vm"]["name"] == "web" and disk["target"] == "vdb"
     assert "web" in ctl.fails("disk", "attach", "data", "web").splitlines()[-1]
-    ctl.ok("disk", "detach", "data")
+    message = ctl.fails("disk", "attach", "data", "web", "--device=scsi-hd", "--bus=scsi0.0").splitlines()[-1]
+    assert "web" in message
+    ctl.ok("disk", "detach", "data", "--timeout=5s")
     assert ctl.json("disk", "list", "web") == [] and ctl.json("disk", "show", "data")["vm"] is None
+    assert "'device'" in ctl.fails("disk", "attach", "data", "web", "--device=scsi-hd")
+    ctl.fails("disk", "detach", "data", "--timeout=5", status=2)
+
+
+def test_resize(ctl, pool):
+    ctl.ok("disk", "create", "main", "data", "1M")
+    assert ctl.json("disk", "resize", "data", "4M") == {"size_bytes": 4 * MIB, "before_bytes": MIB}
+    assert re.search(r"\bSize: 4M$", ctl.ok("disk", "show", "data"), re.M)
+    assert "shrink" in ctl.fails("disk", "resize", "data", "2M")
+    result = ctl.run("disk", "resize", "data", "2M", "--shrink")
+    assert result.returncode == 0 and "resize-disk: resize\n" in result.stderr and "2M" in result.stdout
+    assert ctl.json("disk", "show", "data")["size_bytes"] == 2 * MIB
+    ctl.fails("disk", "resize", "data", "large", status=2)
+
+
+def test_snapshot_and_delete(ctl, pool, pool_directory):
+    ctl.ok("disk", "create", "main", "data", "1M")
+    taken = ctl.json("disk", "snapshot", "data", "one", "--description=mine", "--quiesce=off", "--freeze-timeout=1s")
+    assert taken["snapshot"]["name"] == "one"
+    unnamed = ctl.json("disk", "snapshot", "data")["snapshot"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", unnamed["name"])
+    shown = ctl.json("snapshot", "show", "one")
+    assert shown["vm"] is None and shown["description"] == "mine" and shown["children"][0]["id"] == unnamed["id"]
+    assert "'one'" in ctl.fails("disk", "delete", "data").splitlines()[-1]
+    assert ctl.json("disk", "delete", "data", "--snapshots") == {"volumes": 3}
+    assert ctl.json("disk", "list") == [] and ctl.json("snapshot", "list") == []
+    assert images.image_files(pool_directory) == []

@@ -88,7 +88,7 @@ def test_options_are_those_that_the_code_takes():
         with open(path) as f:
             text = f.read()
         taken |= set(re.findall(r'options\.take<[^;(]*>\(\s*"([^"]+)"', text))
-        taken |= set(re.findall(r'\btake_(?:word|ids?)(?:<[^;(]*>)?\(\s*options,\s*"([^"]+)"', text))
+        taken |= set(re.findall(r'\btake_(?:word|ids?|timeout)(?:<[^;(]*>)?\(\s*options,\s*"([^"]+)"', text))
     explained = {option for i in DECLARED.values() for m in i.methods.values() for option in m.options}
     assert explained == taken and len(taken) > 10
 

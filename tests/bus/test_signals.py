@@ -90,6 +90,15 @@ def test_cache_is_true_through_records(world, mirror):
     step("branch", disk, "Disk.CreateOverlay", "a{sv}", variants({"backing": Variant("o", base)}))
     step("branch that is activated", disk, "Disk.CreateOverlay", "a{sv}",
          variants({"backing": Variant("o", base), "activate": True}))
+    step("resize", disk, "Disk.Resize", "ta{sv}", 2 * MiB, {})
+    step("snapshot of it alone", disk, "Disk.CreateSnapshot", "sa{sv}", "alone", {})
+    step("detach", disk, "Disk.Detach", "a{sv}", {})
+    step("snapshot of a floating disk", disk, "Disk.CreateSnapshot", "sa{sv}", "floating", {})
+    step("attach again", disk, "Disk.Attach", "osa{sv}", vm, "x", {})
+    other = step("another disk", pool, "Pool.CreateDisk", "sta{sv}", "other", MiB, {})["disk"]
+    step("attach it, too", other, "Disk.Attach", "osa{sv}", vm, "y", {})
+    step("snapshot of both", vm, "VM.CreateSnapshot", "sa{sv}", "both", {})
+    step("delete it", other, "Disk.Delete", "a{sv}", variants({"snapshots": True}))
     step("rename the VM", vm, "VM.Update", "a{sv}", variants({"name": "drei"}))
     step("configuration", vm, "VM.SetConfig", "ays", b"x", "text/plain")
     step("sockets", vm, "VM.Update", "a{sv}", variants({"qmp_socket": f"{world.directory}/none.sock",

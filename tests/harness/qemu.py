@@ -23,7 +23,7 @@ class Qemu:
     device (further properties), node, blockdevs. The daemon gets the monitor at .qmp; the test has one of its own,
     .monitor. `user`: the uid and gid that it runs as, where that is not the test's; the directory becomes that user's."""
 
-    def __init__(self, directory, disks, running=False, extra=(), agent=False, memory=32, user=None):
+    def __init__(self, directory, disks, running=False, extra=(), agent=False, memory=32, user=None, machine="q35"):
         self.directory = str(directory)
         os.makedirs(self.directory, exist_ok=True)
         self.identity = {} if user is None else {"user": user, "group": user, "extra_groups": []}
@@ -33,7 +33,7 @@ class Qemu:
         self.test = os.path.join(self.directory, "test.sock")
         self.agent = os.path.join(self.directory, "agent.sock")
         self.started = os.path.join(self.directory, "started.sock")
-        self.argv = ["qemu-system-x86_64", "-M", "q35", "-nodefaults", "-no-user-config", "-display", "none",
+        self.argv = ["qemu-system-x86_64", "-M", machine, "-nodefaults", "-no-user-config", "-display", "none",
                      "-accel", "tcg", "-m", str(memory), "-qmp", f"unix:{self.qmp},server=on,wait=off",
                      "-qmp", f"unix:{self.test},server=on,wait=off"]
         if not running:
@@ -121,7 +121,11 @@ class Qemu:
 
     def active_file(self, device):
         """The file that a device writes to. With options of its own a node's name is a json: description."""
-        name = self.top_node(device)["file"]
+        return self.file_of(self.top_node(device))
+
+    @staticmethod
+    def file_of(node):
+        name = node["file"]
         return json.loads(name.removeprefix("json:"))["file"]["filename"] if name.startswith("json:") else name
 
     def quit(self):

@@ -54,6 +54,7 @@ std::vector<std::string> shown(const Config& config) {
             std::to_string(s.greeting_timeout.count()),
             std::to_string(s.command_timeout.count()),
             std::to_string(s.switch_timeout.count()),
+            std::to_string(s.unplug_timeout.count()),
             s.storage_daemon,
             std::to_string(s.pool_check_interval.count())};
 }
@@ -79,8 +80,9 @@ const std::vector<Key>& keys() {
         {"qemu.greeting-timeout", "\"1s\"", 9, "1000"},
         {"qemu.command-timeout", "\"1m\"", 10, "60000"},
         {"qemu.switch-timeout", "\"2m\"", 11, "120000"},
-        {"qemu.storage-daemon", "\"/opt/qsd\"", 12, "/opt/qsd"},
-        {"pools.check-interval", "\"30s\"", 13, "30"},
+        {"qemu.unplug-timeout", "\"5s\"", 12, "5000"},
+        {"qemu.storage-daemon", "\"/opt/qsd\"", 13, "/opt/qsd"},
+        {"pools.check-interval", "\"30s\"", 14, "30"},
     };
     return all;
 }

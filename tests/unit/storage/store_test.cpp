@@ -228,6 +228,7 @@ TEST_F(StoreTest, ReplacesWhatIsThere) {
     sample_.disk.active = sample_.base.id;
     sample_.disk.shareable = false;
     sample_.active.file = "elsewhere.qcow2";
+    sample_.snapshot.vm = {};
     sample_.snapshot.status = SnapshotStatus::ok;
     sample_.snapshot.disks = {{sample_.disk.id, sample_.active.id}, {Uuid::make(), Uuid::make()}};
     std::sort(sample_.snapshot.disks.begin(), sample_.snapshot.disks.end(),
