@@ -87,6 +87,15 @@ async::Task<> create_disk_snapshot(Session& session, Arguments arguments) {
     co_await finish_job(session, job, "snapshot");
 }
 
+async::Task<> move_disk(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.flag("collapse").size("speed");
+    const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
+    const bus::ObjectPath pool = co_await session.find("pool", arguments.at(1));
+    const auto job = co_await session.call<bus::ObjectPath>(disk, "Move", pool, options.dict());
+    co_await finish_job(session, job);
+}
+
 async::Task<> resize_disk(Session& session, Arguments arguments) {
     const std::uint64_t size = parse_size(arguments.at(1));
     MethodOptions options(arguments);
@@ -149,6 +158,13 @@ std::vector<Verb> disk_verbs() {
           {"quiesce", "auto|require|off",
            "freeze the guest's file systems: if it can be, or fail, or not at all"},
           {"freeze-timeout", "DURATION", "how long the freeze may take"}}},
+        {"disk",
+         "move",
+         "DISK POOL",
+         "let a disk go to another pool, also while its VM runs",
+         move_disk,
+         {{"collapse", "", "as one volume that stands on nothing; snapshots stay"},
+          {"speed", "SIZE", "a second, at most"}}},
         {"disk",
          "resize",
          "DISK SIZE",

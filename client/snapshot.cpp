@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "client/clone.h"
 #include "client/document.h"
 #include "client/job_wait.h"
 #include "client/properties.h"
@@ -128,6 +129,7 @@ std::vector<Verb> snapshot_verbs() {
          delete_snapshot,
          {{"children", "", "also all snapshots that were taken after it"},
           {"speed", "SIZE", "a second, at most"}}},
+        snapshot_clone_verb(),
         {"snapshot", "config", "SNAPSHOT", "print the VM's configuration of that instant",
          print_snapshot_config},
     };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "client/clone.h"
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/session.h"
@@ -79,6 +80,7 @@ std::vector<Verb> volume_verbs() {
          merge_volume,
          {{"direction", "auto|commit|stream", "which is copied: the upper one down, or this one up"},
           {"speed", "SIZE", "a second, at most"}}},
+        volume_clone_verb(),
         {"volume", "delete", "VOLUME", "remove a volume that nobody needs", delete_volume},
     };
 }

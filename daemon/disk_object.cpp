@@ -6,6 +6,7 @@
 #include "storage/create_snapshot.h"
 #include "storage/delete_disk.h"
 #include "storage/detach_disk.h"
+#include "storage/move_disk.h"
 #include "storage/remove_volumes.h"
 #include "storage/resize_disk.h"
 
@@ -20,6 +21,7 @@ bus::Interface<DiskObject> DiskObject::table() {
         .method<&DiskObject::detach>("Detach", bus::in("options"), bus::out("job"))
         .method<&DiskObject::flatten>("Flatten", bus::in("options"), bus::out("job"))
         .method<&DiskObject::create_snapshot>("CreateSnapshot", bus::in("name", "options"), bus::out("job"))
+        .method<&DiskObject::move>("Move", bus::in("pool", "options"), bus::out("job"))
         .method<&DiskObject::resize>("Resize", bus::in("size", "options"), bus::out("job"))
         .method<&DiskObject::delete_disk>("Delete", bus::in("options"), bus::out("job"))
         .property<&DiskObject::id>("Id", bus::Change::never)
@@ -86,6 +88,17 @@ async::Task<bus::ObjectPath> DiskObject::create_snapshot(bus::Call call, Uuid id
     options.finish();
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::create_snapshot(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> DiskObject::move(bus::Call call, Uuid id, bus::ObjectPath pool,
+                                              bus::Options options) {
+    storage::MoveRequest request(id, id_in(pool, ObjectKind::pool, "pool"));
+    request.collapse = options.take<bool>("collapse", false);
+    request.speed = options.take<std::uint64_t>("speed", 0);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::move_disk(engine_, request);
     co_return object_path(ObjectKind::job, job);
 }
 

@@ -19,6 +19,7 @@ class DiskObject {
     async::Task<bus::ObjectPath> detach(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> create_snapshot(bus::Call call, Uuid id, std::string name,
                                                  bus::Options options);
+    async::Task<bus::ObjectPath> move(bus::Call call, Uuid id, bus::ObjectPath pool, bus::Options options);
     async::Task<bus::ObjectPath> resize(bus::Call call, Uuid id, std::uint64_t size, bus::Options options);
     async::Task<bus::ObjectPath> delete_disk(bus::Call call, Uuid id, bus::Options options);
 

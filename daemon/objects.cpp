@@ -69,6 +69,23 @@ std::optional<std::chrono::microseconds> take_timeout(bus::Options& options, con
     return std::chrono::microseconds(*usec);
 }
 
+storage::ImageOptions take_image_options(bus::Options& options, std::uint64_t size) {
+    storage::ImageOptions image(size);
+    image.format = take_word<storage::VolumeFormat>(options, "format").value_or(image.format);
+    image.preallocation =
+        take_word<storage::Preallocation>(options, "preallocation").value_or(image.preallocation);
+    image.cluster_size = options.take<std::uint64_t>("cluster-size");
+    image.extended_l2 = options.take<bool>("extended-l2", false);
+    image.compression = options.take<std::string>("compression");
+    return image;
+}
+
+void take_clone_options(bus::Options& options, storage::CloneRequest& request) {
+    request.format = take_word<storage::VolumeFormat>(options, "format");
+    request.image = take_image_options(options, 0);
+    request.speed = options.take<std::uint64_t>("speed", 0);
+}
+
 std::string to_text(const Bytes& bytes) {
     return {bytes.begin(), bytes.end()};
 }

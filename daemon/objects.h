@@ -11,7 +11,7 @@
 
 #include "base/text.h"
 #include "daemon/paths.h"
-#include "storage/engine.h"
+#include "storage/clone.h"
 #include "systemd/options.h"
 #include "systemd/vtable.h"
 
@@ -46,6 +46,12 @@ template <typename E>
 /// An option that is one object.
 [[nodiscard]] std::optional<Uuid> take_id(bus::Options& options, const std::string& name,
                                           storage::ObjectKind kind);
+
+/// The options that clones of snapshots and of volumes share: format and all else of the image, speed.
+void take_clone_options(bus::Options& options, storage::CloneRequest& request);
+
+/// The options of a new image that they name: format, preallocation, cluster-size, extended-l2, compression.
+[[nodiscard]] storage::ImageOptions take_image_options(bus::Options& options, std::uint64_t size);
 
 /// An option that is a time to wait in microseconds: more than nothing, at most an hour.
 [[nodiscard]] std::optional<std::chrono::microseconds> take_timeout(bus::Options& options,

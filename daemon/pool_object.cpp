@@ -30,12 +30,7 @@ bus::Interface<PoolObject> PoolObject::table() {
 async::Task<bus::ObjectPath> PoolObject::create_disk(bus::Call call, Uuid id, std::string name,
                                                      std::uint64_t size, bus::Options options) {
     storage::DiskRequest request(id, std::move(name), size);
-    request.format = take_word<storage::VolumeFormat>(options, "format").value_or(request.format);
-    request.preallocation =
-        take_word<storage::Preallocation>(options, "preallocation").value_or(request.preallocation);
-    request.cluster_size = options.take<std::uint64_t>("cluster-size");
-    request.extended_l2 = options.take<bool>("extended-l2", false);
-    request.compression = options.take<std::string>("compression");
+    request.image = take_image_options(options, size);
     options.finish();
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::create_disk(engine_, std::move(request));

@@ -15,6 +15,7 @@ bus::Interface<SnapshotObject> SnapshotObject::table() {
     table.method<&SnapshotObject::preview>("Preview", bus::in("options"), bus::out("job"))
         .method<&SnapshotObject::revert>("Revert", bus::in("options"), bus::out("job"))
         .method<&SnapshotObject::remove>("Delete", bus::in("options"), bus::out("job"))
+        .method<&SnapshotObject::clone>("Clone", bus::in("name", "options"), bus::out("job"))
         .method<&SnapshotObject::set_metadata>("SetMetadata", bus::in("options"), bus::out())
         .method<&SnapshotObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
         .property<&SnapshotObject::id>("Id", bus::Change::never)
@@ -52,6 +53,23 @@ async::Task<bus::ObjectPath> SnapshotObject::revert(bus::Call call, Uuid id, bus
     auto request = storage::PreviewRequest::of_snapshot(engine_.catalog(), id, with_config);
     request.owner_uid = owner;
     const Uuid job = co_await storage::revert(engine_, std::move(request), keep_branch);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> SnapshotObject::clone(bus::Call call, Uuid id, std::string name,
+                                                   bus::Options options) {
+    storage::CloneRequest request({ObjectKind::snapshot, id}, std::move(name));
+    request.pool = take_id(options, "pool", ObjectKind::pool);
+    using Pools = std::map<bus::ObjectPath, bus::ObjectPath>;
+    for (const auto& [disk, pool] : options.take<Pools>("pools", Pools()))
+        request.pools.emplace(id_in(disk, ObjectKind::disk, "pools"), id_in(pool, ObjectKind::pool, "pools"));
+    request.disks = take_ids(options, "disks", ObjectKind::disk);
+    request.thin = options.take<bool>("thin", false);
+    request.shareable = take_word<storage::ShareablePolicy>(options, "shareable").value_or(request.shareable);
+    take_clone_options(options, request);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::clone(engine_, std::move(request));
     co_return object_path(ObjectKind::job, job);
 }
 

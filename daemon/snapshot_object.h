@@ -14,6 +14,7 @@ class SnapshotObject {
 
     async::Task<bus::ObjectPath> preview(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> revert(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> clone(bus::Call call, Uuid id, std::string name, bus::Options options);
     async::Task<> set_metadata(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
     async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);

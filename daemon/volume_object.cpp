@@ -13,6 +13,7 @@ bus::Interface<VolumeObject> VolumeObject::table() {
     bus::Interface<VolumeObject> table(interface_name(ObjectKind::volume), *this);
     table.method<&VolumeObject::commit>("Commit", bus::in("base", "options"), bus::out("job"))
         .method<&VolumeObject::merge>("Merge", bus::in("options"), bus::out("job"))
+        .method<&VolumeObject::clone>("Clone", bus::in("name", "pool", "options"), bus::out("job"))
         .method<&VolumeObject::remove>("Delete", bus::in("options"), bus::out("job"))
         .property<&VolumeObject::id>("Id", bus::Change::never)
         .property<&VolumeObject::disk>("Disk", bus::Change::signalled)
@@ -50,6 +51,19 @@ async::Task<bus::ObjectPath> VolumeObject::merge(bus::Call call, Uuid id, bus::O
     options.finish();
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::merge_volume(engine_, id, direction, request);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> VolumeObject::clone(bus::Call call, Uuid id, std::string name,
+                                                 bus::ObjectPath pool, bus::Options options) {
+    storage::CloneRequest request({ObjectKind::volume, id}, std::move(name));
+    request.thin = options.take<bool>("thin", false);
+    request.shareable = storage::ShareablePolicy::copy;
+    take_clone_options(options, request);
+    options.finish();
+    request.pool = id_in(pool, ObjectKind::pool, "pool");
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::clone(engine_, std::move(request));
     co_return object_path(ObjectKind::job, job);
 }
 

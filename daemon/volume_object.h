@@ -13,6 +13,8 @@ class VolumeObject {
     [[nodiscard]] bus::Interface<VolumeObject> table();
 
     async::Task<bus::ObjectPath> commit(bus::Call call, Uuid id, bus::ObjectPath base, bus::Options options);
+    async::Task<bus::ObjectPath> clone(bus::Call call, Uuid id, std::string name, bus::ObjectPath pool,
+                                       bus::Options options);
     async::Task<bus::ObjectPath> merge(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
 

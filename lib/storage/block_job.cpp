@@ -34,7 +34,12 @@ async::Task<bool> BlockJob::take_up() {
 
 async::Task<> BlockJob::start(std::string command, Json arguments) {
     speed_ = job_->speed();
-    arguments["on-error"] = "stop";
+    if (command == "blockdev-mirror") {
+        arguments["on-source-error"] = "stop";
+        arguments["on-target-error"] = "stop";
+    } else {
+        arguments["on-error"] = "stop";
+    }
     if (speed_ != 0) arguments["speed"] = speed_;
     co_await qmp_job_.start(std::move(command), std::move(arguments), soon());
 }
@@ -149,6 +154,18 @@ async::Task<> BlockJob::wait_for_room(Error why) {
     }
     co_await qmp_job_.resume(soon());
     job_->go_on();
+}
+
+async::Task<> BlockJob::mirror(std::string source, std::string target, std::string sync) {
+    Json arguments;
+    arguments["device"] = std::move(source);
+    arguments["target"] = std::move(target);
+    arguments["sync"] = std::move(sync);
+    co_await start("blockdev-mirror", std::move(arguments));
+    const bool ready = co_await run_until(Goal::ready);
+    if (ready) co_await complete();
+    co_await finish(async::after(end_limit));
+    if (!ready) throw Error(ErrorCode::qemu_failed, "the mirror ended before it was complete");
 }
 
 async::Task<> BlockJob::complete() {

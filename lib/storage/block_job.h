@@ -40,6 +40,8 @@ class BlockJob {
     async::Task<bool> run_until(Goal goal);
     async::Task<> complete();
     async::Task<> finalize();
+    /// All of a copy, from start to end: blockdev-mirror of one node into another.
+    async::Task<> mirror(std::string source, std::string target, std::string sync);
     /// The end: dismissed, and what made it fail is thrown.
     async::Task<> finish(async::Deadline deadline);
     /// Breaks it off, and waits until it has ended. Never throws for a job that has.

@@ -181,6 +181,20 @@ Catalog::DiskNameClaim::DiskNameClaim(Catalog& catalog, std::string name)
         throw Error(ErrorCode::already_exists, "a disk {} is just being made", quote(name_));
 }
 
+void Catalog::check_vm_name_free(const std::string& name, const Uuid& but) const {
+    for (const auto& [id, vm] : vms_)
+        if (id != but && vm.name == name)
+            throw Error(ErrorCode::already_exists, "there is a VM {} already ({})", quote(name), id.str());
+    if (claimed_vm_names_.contains(name))
+        throw Error(ErrorCode::already_exists, "a VM {} is just being made", quote(name));
+}
+
+Catalog::VmNameClaim::VmNameClaim(Catalog& catalog, std::string name)
+    : catalog_(catalog), name_(std::move(name)) {
+    catalog.check_vm_name_free(name_, Uuid{});
+    catalog.claimed_vm_names_.insert(name_);
+}
+
 std::vector<Uuid> Catalog::disks_of_vm(const Uuid& vm) const {
     return ids_where(disks_, [&](const DiskRecord& disk) { return disk.vm == vm; });
 }

@@ -73,6 +73,20 @@ class Catalog {
         Catalog& catalog_;
         std::string name_;
     };
+    /// The same for a VM.
+    class [[nodiscard]] VmNameClaim {
+      public:
+        VmNameClaim(Catalog& catalog, std::string name);
+        VmNameClaim(const VmNameClaim&) = delete;
+        VmNameClaim& operator=(const VmNameClaim&) = delete;
+        ~VmNameClaim() { catalog_.claimed_vm_names_.erase(name_); }
+
+      private:
+        Catalog& catalog_;
+        std::string name_;
+    };
+    /// AlreadyExists where a VM, but for `but`, has this name, or somebody keeps it for one.
+    void check_vm_name_free(const std::string& name, const Uuid& but) const;
     [[nodiscard]] const std::set<std::string>& claimed_disk_names() const noexcept {
         return claimed_disk_names_;
     }
@@ -138,6 +152,7 @@ class Catalog {
     std::map<Uuid, Timestamp> frozen_;
     std::set<Uuid> stale_manifests_;
     std::set<std::string> claimed_disk_names_;
+    std::set<std::string> claimed_vm_names_;
 
     std::unordered_map<Uuid, VolumeFacts> facts_;
     std::unordered_map<std::string, std::set<Uuid>> children_by_backing_path_;  // as the facts say

@@ -4,32 +4,17 @@
 // its content by a storage daemon (blockdev-create). Steps: record, file, format, finish.
 #pragma once
 
-#include <optional>
-
-#include "storage/engine.h"
+#include "storage/new_image.h"
 
 namespace volchain::storage {
 
-enum class Preallocation { off, metadata, falloc, full };
-constexpr auto enum_names(Preallocation) {
-    return std::to_array<EnumName<Preallocation>>({{Preallocation::off, "off"},
-                                                   {Preallocation::metadata, "metadata"},
-                                                   {Preallocation::falloc, "falloc"},
-                                                   {Preallocation::full, "full"}});
-}
-
 struct DiskRequest {
     DiskRequest(const Uuid& in, std::string called, std::uint64_t bytes)
-        : pool(in), name(std::move(called)), size(bytes) {}
+        : pool(in), name(std::move(called)), image(bytes) {}
 
     Uuid pool;
     std::string name;
-    std::uint64_t size;
-    VolumeFormat format = VolumeFormat::qcow2;
-    Preallocation preallocation = Preallocation::off;
-    std::optional<std::uint64_t> cluster_size;  ///< qcow2 only, as the two below
-    bool extended_l2 = false;
-    std::optional<std::string> compression;
+    ImageOptions image;
     std::uint32_t owner_uid = 0;
 };
 

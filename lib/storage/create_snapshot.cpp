@@ -366,6 +366,16 @@ async::Task<> run(Engine& engine, JobPtr job, Overlays overlays, Uuid snapshot, 
     co_await operation.run(freeze_timeout);
 }
 
+/// What was not there at the last look may be there by now.
+async::Task<> look_at_broken(Engine& engine, std::vector<Uuid> disks) {
+    std::vector<Uuid> broken;
+    for (const Uuid& disk : disks) {
+        const Uuid active = engine.catalog().disk(disk).active;
+        if (engine.catalog().facts(active).state != VolumeState::ok) broken.push_back(active);
+    }
+    co_await engine.inspect_volumes(std::move(broken));
+}
+
 }  // namespace
 
 SnapshotRequest snapshot_of_disk(const Catalog& catalog, const Uuid& disk, std::string name) {
@@ -382,7 +392,9 @@ async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
     bool live = false;
     if (request.vm) live = co_await engine.ready_to_work(request.vm);
     check_no_preview(catalog, request.vm);
-    const std::vector<Uuid> disks = chosen_disks(catalog, request);
+    std::vector<Uuid> disks = chosen_disks(catalog, request);
+    co_await look_at_broken(engine, disks);
+    disks = chosen_disks(catalog, request);
 
     Overlays overlays(engine, live ? request.vm : Uuid{}, request.on_disk_failure);
     for (const Uuid& disk : disks) {

@@ -34,6 +34,7 @@ Engine::Engine(async::Executor executor, Settings settings, const std::string& s
       runtime_directory_(std::move(runtime_directory)),
       catalog_(state_directory + "/volchain.db"),
       locks_(catalog_),
+      holds_(catalog_, locks_),
       tasks_(executor),
       jobs_(executor, catalog_, locks_, settings_.keep_finished_jobs) {
     catalog_.watch([this](ObjectId object, ChangeKind change) { tell(object, change); });

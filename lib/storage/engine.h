@@ -17,6 +17,7 @@
 #include "async/workers.h"
 #include "storage/adoption.h"
 #include "storage/catalog.h"
+#include "storage/holds.h"
 #include "storage/jobs.h"
 #include "storage/locks.h"
 #include "storage/pool.h"
@@ -58,6 +59,8 @@ class Engine final : private VmOwner {
     [[nodiscard]] const Catalog& catalog() const noexcept { return catalog_; }
     [[nodiscard]] Locks& locks() noexcept { return locks_; }
     [[nodiscard]] const Locks& locks() const noexcept { return locks_; }
+    [[nodiscard]] Holds& holds() noexcept { return holds_; }
+    [[nodiscard]] const Holds& holds() const noexcept { return holds_; }
     [[nodiscard]] Jobs& jobs() noexcept { return jobs_; }
     [[nodiscard]] const Jobs& jobs() const noexcept { return jobs_; }
     /// For blocking work on files.
@@ -151,6 +154,7 @@ class Engine final : private VmOwner {
     EngineObserver* observer_ = nullptr;
     Catalog catalog_;
     Locks locks_;
+    Holds holds_;
     async::Workers files_{4};
     std::map<Uuid, async::Workers> pool_files_;  ///< those that were once made stay
     std::map<Uuid, std::shared_ptr<Vm>> vms_;

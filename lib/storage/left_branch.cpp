@@ -180,6 +180,7 @@ async::Task<> LeftBranch::drop_leaves() {
 
 /// Proves that no process has them open, before anything is changed.
 async::Task<> LeftBranch::lock_doomed(bool has_leaves_locked) {
+    engine_.holds().check_free({volumes_.begin(), volumes_.end()});
     std::vector<Uuid> volumes = volumes_;
     if (has_leaves_locked)
         for (const auto& [disk, leaf] : leaves_) std::erase(volumes, leaf);

@@ -16,13 +16,11 @@ std::string short_id(const Uuid& id) {
     return text.substr(0, 12);
 }
 
-Json node_of(const Catalog& catalog, const PlannedLayer& layer, bool active,
-             const qmp::NodeOptions& options) {
-    const VolumeRecord& volume = catalog.volume(layer.volume);
+Json node_of(const PlannedLayer& layer, bool active, const qmp::NodeOptions& options) {
     const qmp::Access file_access = active ? qmp::Access::read_write : qmp::Access::automatic;
     const qmp::Access access = active ? qmp::Access::read_write : qmp::Access::read_only;
-    Json file = qmp::file_node(layer.file_node, catalog.path(volume), file_access, options);
-    return qmp::format_node(layer.node, word(volume.format), std::move(file), access, options);
+    Json file = qmp::file_node(layer.file_node, layer.path, file_access, options);
+    return qmp::format_node(layer.node, word(layer.format), std::move(file), access, options);
 }
 
 void check_complete(const Catalog& catalog, const std::vector<Uuid>& chain) {
@@ -74,7 +72,8 @@ std::vector<PlannedLayer> plan_layers(const Catalog& catalog, const Uuid& disk) 
     std::vector<PlannedLayer> layers;
     for (const Uuid& volume : catalog.chain(catalog.disk(disk).active)) {
         const std::string name = short_id(disk) + "-" + short_id(volume);
-        layers.push_back({volume, "vc-" + name, "vcf-" + name});
+        const VolumeRecord& record = catalog.volume(volume);
+        layers.push_back({volume, "vc-" + name, "vcf-" + name, catalog.path(record), record.format});
     }
     return layers;
 }
@@ -99,7 +98,7 @@ async::Task<> inspect_chain(Engine& engine, Uuid disk) {
 async::Task<> add_layers(Engine& engine, std::shared_ptr<qmp::Session> session,
                          std::vector<PlannedLayer> layers, qmp::NodeOptions options) {
     for (std::size_t index = layers.size(); index-- > 0;) {
-        Json node = node_of(engine.catalog(), layers[index], index == 0, options);
+        Json node = node_of(layers[index], index == 0, options);
         const bool bottom = index + 1 == layers.size();
         if (!bottom) node = qmp::with_backing(std::move(node), layers[index + 1].node);
         (void)co_await session->execute("blockdev-add", std::move(node),

@@ -17,6 +17,8 @@ struct PlannedLayer {
     Uuid volume;
     std::string node;
     std::string file_node;
+    std::string path;
+    VolumeFormat format{};
 };
 
 /// The layers of the disk's active chain as its headers were last read, active one first.

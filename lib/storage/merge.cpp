@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "storage/merge.h"
 
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <filesystem>
 
 #include "base/text.h"
 #include "qmp/qemu_img.h"
 #include "storage/helper.h"
+#include "storage/last_written.h"
 #include "storage/merge_bitmaps.h"
 
 namespace volchain::storage {
@@ -20,25 +17,8 @@ namespace fs = std::filesystem;
 
 /// From "complete" to the end of the job, at most: what the guest wrote since has to be copied.
 constexpr auto switch_limit = std::chrono::seconds(60);
-/// A guest's write is in the lower volume this long after it was in the upper one, at most (BLOCK_JOB_SLICE_TIME is 100 ms).
-constexpr auto mirror_delay = std::chrono::seconds(1);
 constexpr auto look_again_interval = std::chrono::seconds(30);
 constexpr auto rebase_limit = std::chrono::seconds(60);
-constexpr auto compare_limit = std::chrono::hours(4);
-
-std::uint64_t room_beside(const std::string& path) {
-    struct statvfs status {};
-    const std::string directory = fs::path(path).parent_path().string();
-    if (::statvfs(directory.c_str(), &status) < 0)
-        throw system_error(errno, "cannot look at the file system of " + quote(directory));
-    return std::uint64_t{status.f_bavail} * status.f_frsize;
-}
-
-std::chrono::nanoseconds written_last(const std::string& path) {
-    struct stat status {};
-    if (::stat(path.c_str(), &status) < 0) throw system_error(errno, "cannot look at " + quote(path));
-    return std::chrono::seconds(status.st_mtim.tv_sec) + std::chrono::nanoseconds(status.st_mtim.tv_nsec);
-}
 
 /// Mirror and commit have copied everything, and the guest's writes stand still, from this status on.
 bool passed(qmp::JobStatus status) {
@@ -340,22 +320,16 @@ async::Task<> Merge::settle_live() {
     if (!done()) co_await mark_upper(VolumeMark::none);
 }
 
-/// QEMU is gone, and nobody saw what became of the switch. Where both volumes show the same, the lower one is as good as
-/// the upper. Where they differ, either the lower one lags behind by what the guest wrote in the last moment before the
-/// switch, or the guest has gone on writing to it: that shows in the times at which they were written last.
+/// QEMU is gone, and nobody saw what became of the switch.
 async::Task<> Merge::settle_by_contents() {
-    const qmp::QemuImg qemu_img(engine_.settings().qemu_img);
-    const bool same = co_await qemu_img.same_content(
-        path(step_.upper), std::string(word(catalog().volume(step_.upper).format)), path(step_.lower),
-        std::string(word(catalog().volume(step_.lower).format)), async::after(compare_limit));
-    if (same) {
+    LastWritten witness(path(step_.upper), catalog().volume(step_.upper).format, path(step_.lower),
+                        catalog().volume(step_.lower).format);
+    const LastWritten::Verdict verdict = co_await witness.judge(engine_);
+    if (verdict == LastWritten::Verdict::same) {
         finished_ = true;
         co_return;
     }
-    auto look = [upper = path(step_.upper), lower = path(step_.lower)] {
-        return written_last(lower) > written_last(upper) + mirror_delay;
-    };
-    const bool went_on = co_await engine_.files().run(std::move(look));
+    const bool went_on = verdict == LastWritten::Verdict::target;
     const Uuid winner = went_on ? step_.lower : step_.upper;
     const Uuid loser = went_on ? step_.upper : step_.lower;
     Changes changes;

@@ -3,10 +3,14 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
+#include <cerrno>
+#include <filesystem>
 #include <memory>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "qcow2/header.h"
 #include "qcow2/layer_cost.h"
 #include "qcow2/raw_layer_map.h"
@@ -60,6 +64,14 @@ std::uint64_t room_needed(const std::vector<LayerFile>& sources, const LayerFile
     std::uint64_t needed = 0;
     for (const LayerFile& source : sources) needed += room_for(source, target, zeroes);
     return needed + needed / tables_share;
+}
+
+std::uint64_t room_beside(const std::string& path) {
+    struct statvfs status {};
+    const std::string directory = std::filesystem::path(path).parent_path().string();
+    if (::statvfs(directory.c_str(), &status) < 0)
+        throw system_error(errno, "cannot look at the file system of " + quote(directory));
+    return std::uint64_t{status.f_bavail} * status.f_frsize;
 }
 
 }  // namespace volchain::storage

@@ -28,4 +28,7 @@ struct LayerFile {
 [[nodiscard]] std::uint64_t room_needed(const std::vector<LayerFile>& sources, const LayerFile& target,
                                         bool zeroes);
 
+/// What is free in the file system of the directory that `path` is in, in bytes.
+[[nodiscard]] std::uint64_t room_beside(const std::string& path);
+
 }  // namespace volchain::storage

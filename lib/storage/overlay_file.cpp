@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "storage/overlay_file.h"
 
-#include <sys/stat.h>
-#include <sys/xattr.h>
-
 #include <array>
 #include <cerrno>
 #include <filesystem>
@@ -15,6 +12,7 @@
 #include "qcow2/allocation.h"
 #include "qcow2/empty_image.h"
 #include "qmp/image_lock.h"
+#include "storage/file_access.h"
 #include "storage/image.h"
 
 namespace volchain::storage {
@@ -29,50 +27,11 @@ std::string backing_name(const std::string& parent) {
     return name.find(':') == std::string::npos ? name : "./" + name;
 }
 
-/// Labels and ACLs go with the parent's, so that whatever may open the parent may open the overlay. False where
-/// the parent has none.
-bool copy_attribute(int from, int to, const char* name) {
-    std::vector<char> value(65536);
-    const ssize_t size = ::fgetxattr(from, name, value.data(), value.size());
-    if (size < 0) {
-        if (errno != ENODATA && errno != ENOTSUP)
-            throw system_error(errno, fmt::format("cannot read attribute {}", name));
-        return false;
-    }
-    if (::fsetxattr(to, name, value.data(), static_cast<std::size_t>(size), 0) < 0)
-        throw system_error(errno, fmt::format("cannot set attribute {}", name));
-    return true;
-}
-
-/// A parent without an ACL has an overlay without one, also where the directory has one for new files.
-void copy_acl(int from, int to) {
-    constexpr const char* name = "system.posix_acl_access";
-    if (copy_attribute(from, to, name)) return;
-    if (::fremovexattr(to, name) < 0 && errno != ENODATA && errno != ENOTSUP)
-        throw system_error(errno, fmt::format("cannot remove attribute {}", name));
-}
-
-void copy_access(int from, int to) {
-    struct stat parent {};
-    struct stat mine {};
-    if (::fstat(from, &parent) < 0 || ::fstat(to, &mine) < 0)
-        throw system_error(errno, "cannot look at the image");
-    const bool same_owner = parent.st_uid == mine.st_uid && parent.st_gid == mine.st_gid;
-    if (!same_owner && ::fchown(to, parent.st_uid, parent.st_gid) < 0)
-        throw system_error(errno, fmt::format("cannot give it the owner {}:{} of the image below",
-                                              parent.st_uid, parent.st_gid));
-    copy_acl(from, to);
-    // A parent may be read-only by mode (a template); the overlay is there to be written. After the ACL, whose
-    // entry for the owner is that mode too.
-    if (::fchmod(to, (parent.st_mode & 0777) | S_IRUSR | S_IWUSR) < 0)
-        throw system_error(errno, "cannot set its mode");
-    (void)copy_attribute(from, to, "security.selinux");
-}
-
 qcow2::EmptyImageOptions options_for(const OverlayFile& overlay, const qcow2::ImageSource& parent) {
     if (overlay.parent_format == VolumeFormat::raw) {
         qcow2::EmptyImageOptions options(raw_disk_size(parent.size()));
         options.on(backing_name(overlay.parent), "raw");
+        if (overlay.size != 0) options.virtual_size = overlay.size;
         return options;
     }
     const qcow2::Header header = qcow2::read_header(parent);
@@ -83,6 +42,7 @@ qcow2::EmptyImageOptions options_for(const OverlayFile& overlay, const qcow2::Im
     options.lazy_refcounts = header.features.lazy_refcounts;
     options.refcount_bits = header.refcount_bits();
     options.on(backing_name(overlay.parent), "qcow2");
+    if (overlay.size != 0) options.virtual_size = overlay.size;
     return options;
 }
 

@@ -21,7 +21,8 @@ struct OverlayFile {
     std::string pool;    ///< directory
     std::string parent;  ///< the image below, relative to it
     VolumeFormat parent_format;
-    std::string file;  ///< the new image, relative to the pool, in the parent's directory
+    std::string file;        ///< the new image, relative to the pool, in the parent's directory
+    std::uint64_t size = 0;  ///< of the disk in it; 0: as large as the parent
 };
 
 /// The name for an overlay of a volume of `disk`: in the directory of `parent`, made of the disk's name and

@@ -2,12 +2,14 @@
 #include "storage/recovery.h"
 
 #include "storage/attach_disk.h"
+#include "storage/clone.h"
 #include "storage/create_disk.h"
 #include "storage/create_overlay.h"
 #include "storage/create_snapshot.h"
 #include "storage/delete_disk.h"
 #include "storage/detach_disk.h"
 #include "storage/end_preview.h"
+#include "storage/move_disk.h"
 #include "storage/preview.h"
 #include "storage/preview_state.h"
 #include "storage/remove_volumes.h"
@@ -30,9 +32,12 @@ constexpr std::array recoveries{
     Recovery{"commit-volume", locks_of_remove_volumes, recover_remove_volumes},
     Recovery{"delete-volume", locks_of_remove_volumes, recover_remove_volumes},
     Recovery{"flatten-disk", locks_of_remove_volumes, recover_remove_volumes},
+    Recovery{"clone-snapshot", locks_of_clone, recover_clone},
+    Recovery{"clone-volume", locks_of_clone, recover_clone},
     Recovery{"create-disk", locks_of_create_disk, recover_create_disk},
     Recovery{"attach-disk", locks_of_attach_disk, recover_attach_disk},
     Recovery{"detach-disk", locks_of_detach_disk, recover_detach_disk},
+    Recovery{"move-disk", locks_of_move_disk, recover_move_disk},
     Recovery{"resize-disk", locks_of_resize_disk, recover_resize_disk},
     Recovery{"delete-disk", locks_of_delete_disk, recover_delete_disk},
     Recovery{"preview", locks_of_preview, recover_preview},

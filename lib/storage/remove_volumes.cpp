@@ -358,6 +358,18 @@ async::Task<> check_disk(Engine& engine, Uuid disk) {
         (void)engine.vm(vm).session();  // throws Unreachable, and why
 }
 
+/// What goes, or is written to.
+std::set<Uuid> volumes_at_stake(const Order& order) {
+    std::set<Uuid> volumes;
+    for (const DiskWork& work : order.disks) {
+        volumes.insert(work.unwanted.begin(), work.unwanted.end());
+        if (!work.first) continue;
+        volumes.insert(work.first->removed.begin(), work.first->removed.end());
+        volumes.insert(work.first->kind == MergeKind::commit ? work.first->lower : work.first->upper);
+    }
+    return volumes;
+}
+
 void add_lock(std::vector<ObjectId>& locks, const ObjectId& object) {
     if (object.id && std::find(locks.begin(), locks.end(), object) == locks.end()) locks.push_back(object);
 }
@@ -373,6 +385,7 @@ async::Task<Uuid> start(Engine& engine, std::string kind, ObjectId subject, Orde
     for (const DiskWork& work : order.disks) add_disk_locks(engine.catalog(), work.disk, order.locks);
     for (const ObjectId& object : order.locks)
         if (object.kind == ObjectKind::vm) check_no_preview(engine.catalog(), object.id);
+    engine.holds().check_free(volumes_at_stake(order));
     order.speed = options.speed;
     JobRequest request(std::move(kind), subject, options.owner_uid);
     request.locks = order.locks;

@@ -36,10 +36,9 @@ void check_config(const std::string& config, const std::string& type) {
 }
 
 void check_unique(const Catalog& catalog, const VmRecord& vm) {
+    catalog.check_vm_name_free(vm.name, vm.id);
     for (const auto& [id, other] : catalog.vms()) {
         if (id == vm.id) continue;
-        if (other.name == vm.name)
-            throw Error(ErrorCode::already_exists, "there is a VM {} already ({})", quote(vm.name), id.str());
         if (!vm.qmp_socket.empty() && other.qmp_socket == vm.qmp_socket)
             throw Error(ErrorCode::already_exists, "{} has the QMP socket {} already",
                         catalog.describe({ObjectKind::vm, id}), quote(vm.qmp_socket));

@@ -2,7 +2,6 @@
 #include "storage/workplace.h"
 
 #include "base/text.h"
-#include "storage/helper.h"
 
 namespace volchain::storage {
 namespace {
@@ -38,9 +37,22 @@ std::shared_ptr<Workplace> Workplace::in_vm(Engine& engine, const Uuid& volume) 
 }
 
 async::Task<std::shared_ptr<Workplace>> Workplace::open(Engine& engine, Uuid top, std::set<Uuid> written) {
+    return open_chain(engine, top, std::move(written), {});
+}
+
+async::Task<std::shared_ptr<Workplace>> Workplace::open_to_copy(Engine& engine, Uuid top,
+                                                                std::string new_image) {
+    std::vector<ImageAccess> others;
+    others.emplace_back(std::move(new_image), true);
+    return open_chain(engine, top, {}, std::move(others));
+}
+
+async::Task<std::shared_ptr<Workplace>> Workplace::open_chain(Engine& engine, Uuid top,
+                                                              std::set<Uuid> written,
+                                                              std::vector<ImageAccess> others) {
     const Catalog& catalog = engine.catalog();
     const std::vector<Uuid> chain = catalog.chain(top);
-    std::vector<ImageAccess> images;
+    std::vector<ImageAccess> images = std::move(others);
     for (const Uuid& volume : chain)
         images.emplace_back(catalog.path(catalog.volume(volume)), written.contains(volume));
     const auto helper = co_await start_storage_daemon(engine, std::move(images));

@@ -16,6 +16,7 @@
 #include "qmp/block_graph.h"
 #include "qmp/storage_daemon.h"
 #include "storage/engine.h"
+#include "storage/helper.h"
 
 namespace volchain::storage {
 
@@ -27,6 +28,9 @@ class Workplace {
     /// open for writing where it is one of them. InUse where another process holds one of the images.
     [[nodiscard]] static async::Task<std::shared_ptr<Workplace>> open(Engine& engine, Uuid top,
                                                                       std::set<Uuid> written);
+    /// The same for work that only reads the chain, and writes to a new image, which the caller opens.
+    [[nodiscard]] static async::Task<std::shared_ptr<Workplace>> open_to_copy(Engine& engine, Uuid top,
+                                                                              std::string new_image);
 
     [[nodiscard]] bool live() const noexcept { return helper_ == nullptr; }
     [[nodiscard]] const std::shared_ptr<qmp::Session>& session() const noexcept { return session_; }
@@ -49,6 +53,9 @@ class Workplace {
   private:
     Workplace(Engine& engine, std::shared_ptr<qmp::Session> session)
         : engine_(engine), session_(std::move(session)) {}
+    [[nodiscard]] static async::Task<std::shared_ptr<Workplace>> open_chain(Engine& engine, Uuid top,
+                                                                            std::set<Uuid> written,
+                                                                            std::vector<ImageAccess> others);
     [[nodiscard]] async::Deadline soon() const { return async::after(engine_.settings().command_timeout); }
     [[nodiscard]] async::Task<> flush_in_vm(Uuid volume);
     [[nodiscard]] async::Task<> add_layer(Uuid volume, bool writable, std::string below);

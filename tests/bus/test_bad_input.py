@@ -49,6 +49,7 @@ MEANING = {
     "Disk.Attach.bus": "word of QEMU", "Disk.Detach.timeout-usec": "timeout",
     "Disk.CreateSnapshot.name": "snapshot name", "Disk.CreateSnapshot.description": "description",
     "Disk.CreateSnapshot.quiesce": "word", "Disk.CreateSnapshot.freeze-timeout-usec": "timeout",
+    "Disk.Move.pool": "pool", "Disk.Move.collapse": "flag", "Disk.Move.speed": "flag",
     "Disk.Resize.size": "size", "Disk.Resize.shrink": "flag", "Disk.Delete.snapshots": "flag",
     "VM.CreateSnapshot.name": "snapshot name", "VM.CreateSnapshot.description": "description",
     "VM.CreateSnapshot.disks": "disks", "VM.CreateSnapshot.exclude": "left out disks",
@@ -59,6 +60,12 @@ MEANING = {
     "Snapshot.Preview.config": "flag", "Snapshot.Revert.config": "flag", "Snapshot.Revert.keep-branch": "flag",
     "Disk.Flatten.speed": "flag", "Job.SetSpeed.speed": "flag",
     "Volume.Commit.base": "base", "Volume.Commit.speed": "flag",
+    "Volume.Clone.name": "disk name", "Volume.Clone.pool": "pool", "Volume.Clone.thin": "flag",
+    "Snapshot.Clone.name": "vm name", "Snapshot.Clone.pool": "pool", "Snapshot.Clone.pools": "pools",
+    "Snapshot.Clone.disks": "some disks", "Snapshot.Clone.thin": "flag", "Snapshot.Clone.shareable": "word",
+    **{f"{kind}.Clone.{option}": meaning for kind in ("Volume", "Snapshot") for option, meaning in (
+        ("format", "word"), ("preallocation", "word"), ("cluster-size", "cluster size"), ("extended-l2", "flag"),
+        ("compression", "word"), ("speed", "flag"))},
     "Volume.Merge.direction": "word", "Volume.Merge.speed": "flag",
     "Snapshot.Delete.children": "flag", "Snapshot.Delete.speed": "flag",
     "VM.SetConfig.config": "config", "VM.SetConfig.type": "mime type",
@@ -133,6 +140,12 @@ BAD = {
                      "10 kB": LONG},
     "timeout": {"0": 0, "above an hour": 3_600_000_001, "largest": MAX},
     "vm": of_kind("vm"),
+    "pool": of_kind("pool"),
+    "pools": {**{f"disk {label}": (lambda w, value=value: {(value(w) if callable(value) else value): w.pool})
+                 for label, value in of_kind("disk", foreign=lambda w: w.disks[0]).items()},
+              **{f"pool {label}": (lambda w, value=value: {w.disks[2]: value(w) if callable(value) else value})
+                 for label, value in of_kind("pool").items()}},
+    "some disks": {"none": [], **in_lists(of_kind("disk", foreign=lambda w: w.disks[0]))},
     "backing": of_kind("volume", **{
         "of another disk": lambda w: w.client.get(w.disks[0], "Disk", "Active"),
         "the active one": lambda w: w.client.get(w.one["disk"], "Disk", "Active")}),
@@ -155,11 +168,17 @@ COMBINATIONS = {
         "raw with metadata": {"format": ("s", "raw"), "preallocation": ("s", "metadata")},
         "subclusters in small clusters": {"extended-l2": ("b", True), "cluster-size": ("t", 4096)},
     },
+    **{f"{kind}.Clone": {
+        "raw with clusters": {"format": ("s", "raw"), "cluster-size": ("t", 65536)},
+        "raw with metadata": {"format": ("s", "raw"), "preallocation": ("s", "metadata")},
+        "thin with a format": {"thin": ("b", True), "format": ("s", "qcow2")},
+        "thin with preallocation": {"thin": ("b", True), "preallocation": ("s", "full")},
+    } for kind in ("Volume", "Snapshot")},
     "Disk.CreateOverlay": {"activate without backing": {"activate": ("b", True)}},
 }
 WRONG_TYPES = {"s": [("u", 5), ("ay", b"x"), ("v", ("s", "x"))], "b": [("s", "true"), ("u", 1)],
                "t": [("s", "5"), ("i", -1), ("d", 1.0)], "o": [("s", "/"), ("ao", [])],
-               "ao": [("as", ["/"]), ("o", "/"), ("a(oo)", [])], "ay": [("s", "x"), ("au", [1])]}
+               "ao": [("as", ["/"]), ("o", "/"), ("a(oo)", [])], "a{oo}": [("a{os}", {}), ("ao", [])], "ay": [("s", "x"), ("au", [1])]}
 ANOTHER = {"s": ("u", 1), "t": ("s", "1"), "o": ("s", "/"), "ay": ("s", "x"), "a{sv}": ("a{ss}", {}),
            "a{oo}": ("a{os}", {})}
 

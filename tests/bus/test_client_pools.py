@@ -158,3 +158,34 @@ def test_snapshot_and_delete(ctl, pool, pool_directory):
     assert ctl.json("disk", "delete", "data", "--snapshots") == {"volumes": 3}
     assert ctl.json("disk", "list") == [] and ctl.json("snapshot", "list") == []
     assert images.image_files(pool_directory) == []
+
+
+def test_clone(ctl, pool):
+    ctl.ok("disk", "create", "main", "data", "1M")
+    ctl.ok("vm", "register", "web")
+    ctl.ok("disk", "attach", "data", "web", "vda")
+    ctl.ok("snapshot", "create", "web", "one")
+    made = ctl.json("snapshot", "clone", "one", "copy", "--pool=main", "--pool=data=main", "--disk=data", "--format=raw",
+                    "--preallocation=falloc", "--shareable=skip", "--speed=1G")
+    assert made["vm"]["name"] == "copy" and [disk["name"] for disk in made["disks"]] == ["copy-vda"]
+    [disk] = ctl.json("disk", "list", "copy")
+    assert disk["target"] == "vda"
+    assert ctl.json("snapshot", "clone", "one", "thin", "--thin")["disks"][0]["name"] == "thin-vda"
+    assert "web" in ctl.fails("snapshot", "clone", "one", "web").splitlines()[-1]
+    ctl.fails("snapshot", "clone", "one", "x", "--pool=main", "--pool=main", status=2)
+    volume = ctl.json("disk", "show", "data")["active"]["id"]
+    made = ctl.json("volume", "clone", volume, "single", "main", "--format=qcow2", "--cluster-size=128K", "--extended-l2",
+                    "--compression=zstd")
+    assert [disk["name"] for disk in made["disks"]] == ["single"]
+
+
+def test_move(ctl, pool, directory):
+    os.mkdir(f"{directory}/other")
+    ctl.ok("pool", "create", "other", f"{directory}/other")
+    ctl.ok("disk", "create", "main", "data", "1M")
+    ctl.ok("disk", "snapshot", "data", "one")
+    assert ctl.json("disk", "move", "data", "other", "--speed=1G") == {"volumes": 2}
+    [disk] = ctl.json("disk", "list")
+    assert disk["pool"]["name"] == "other" and disk["active_path"].startswith(f"{directory}/other/")
+    assert ctl.json("disk", "move", "data", "main", "--collapse") == {"volumes": 1}
+    assert "'main'" in ctl.fails("disk", "move", "data", "main").splitlines()[-1]

@@ -84,7 +84,7 @@ def test_no_property_can_be_written():
 def test_options_are_those_that_the_code_takes():
     """By name, over all methods: bad input to each is looked at in test_bad_input.py."""
     taken = set()
-    for path in glob.glob(f"{SOURCE}/daemon/*_object.cpp"):
+    for path in glob.glob(f"{SOURCE}/daemon/*object*.cpp"):
         with open(path) as f:
             text = f.read()
         taken |= set(re.findall(r'options\.take<[^;(]*>\(\s*"([^"]+)"', text))

@@ -100,6 +100,9 @@ def test_a_missing_image(client, down, directory):
     os.rename(paths[0], paths[0] + ".away")
     error, message = client.failure(client.create_snapshot(vm, "s1"))
     assert error == "BrokenChain" and paths[0] in message, message
+    # Also where it was seen to be missing meanwhile.
+    client.finish(client.call(client.get(client.get(disks[0], "Disk", "Active"), "Volume", "Pool"), "Pool", "Refresh"))
+    assert client.get(disks[0], "Disk", "State") == "broken"
     os.rename(paths[0] + ".away", paths[0])
     client.finish(client.create_snapshot(vm, "s1"))
 

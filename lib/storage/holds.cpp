@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#include "storage/holds.h"
+
+#include <algorithm>
+
+namespace volchain::storage {
+namespace {
+
+/// Operations on a disk that only add to its volumes.
+constexpr std::array<std::string_view, 3> harmless{"create-snapshot", "create-overlay", "attach-disk"};
+
+}  // namespace
+
+Holds::Hold Holds::take(std::vector<Uuid> volumes, std::string holder) {
+    for (const Uuid& volume : volumes) {
+        const ObjectId disk{ObjectKind::disk, catalog_.volume(volume).disk};
+        const Uuid job = locks_.job_holding(disk);
+        if (job.nil()) continue;
+        const std::string& kind = catalog_.job(job).kind;
+        if (std::find(harmless.begin(), harmless.end(), kind) == harmless.end())
+            throw Error(ErrorCode::busy, "{} is busy: {}, job {}", catalog_.describe(disk), kind, job.str());
+    }
+    all_.emplace(++last_, Entry{std::move(volumes), std::move(holder)});
+    return {*this, last_};
+}
+
+void Holds::check_free(const std::set<Uuid>& volumes) const {
+    for (const auto& [number, entry] : all_)
+        for (const Uuid& volume : entry.volumes)
+            if (volumes.contains(volume))
+                throw Error(ErrorCode::busy, "{} is being read by {}",
+                            catalog_.describe({ObjectKind::volume, volume}), entry.holder);
+}
+
+}  // namespace volchain::storage
