@@ -6,6 +6,8 @@
 
 #include "client/clone.h"
 #include "client/document.h"
+#include "client/extents.h"
+#include "client/find_in_vm.h"
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/show.h"
@@ -80,6 +82,70 @@ async::Task<> delete_snapshot(Session& session, Arguments arguments) {
     co_await finish_job(session, job);
 }
 
+/// Disk, which of the two has it, its size in each, bytes that may differ, in how many extents.
+using DiskDifference = std::tuple<bus::ObjectPath, std::string, std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
+/// Extents, where to go on.
+using DiffPage = std::tuple<Extents, std::uint64_t>;
+
+Cell disk_cell(const Objects& objects, const bus::ObjectPath& disk) {
+    return Cell::object("disk", id_of(disk), objects.name(disk));
+}
+
+void print_diff(Session& session, const Objects& objects, const std::vector<DiskDifference>& disks) {
+    Table table("disk", {{"Disk"}, {"In"}, {"SizeBytes"}, {"OtherSizeBytes"}, {"DifferingBytes"}, {"Extents"}});
+    for (const auto& [disk, where, size, other_size, bytes, extents] : disks) {
+        const bool both = where == "both";
+        table.add({disk_cell(objects, disk), Cell::text(where), where == "other" ? Cell() : Cell::size(size),
+                   where == "this" ? Cell() : Cell::size(other_size), both ? Cell::size(bytes) : Cell(),
+                   both ? Cell::number(extents) : Cell()});
+    }
+    session.output().print(table);
+}
+
+/// Where one disk may differ.
+async::Task<ExtentList> differing_extents(Session& session, bus::ObjectPath snapshot, bus::ObjectPath other,
+                                          bus::ObjectPath disk) {
+    ExtentList all;
+    std::uint64_t start = 0;
+    do {
+        const auto page = co_await session.call<DiffPage>(snapshot, "DiffMap", other, disk, start);
+        all.add(std::get<0>(page));
+        start = std::get<1>(page);
+    } while (start != 0);
+    co_return all;
+}
+
+async::Task<> print_diff_extents(Session& session, Objects objects, bus::ObjectPath snapshot,
+                                 bus::ObjectPath other, std::vector<DiskDifference> disks) {
+    Table table("extent", {{"Disk"}, {"Start"}, {"Length"}, {"Kind"}});
+    for (const DiskDifference& difference : disks) {
+        if (std::get<1>(difference) != "both") continue;
+        const bus::ObjectPath disk = std::get<0>(difference);
+        const ExtentList extents = co_await differing_extents(session, snapshot, other, disk);
+        for (const auto& [start, length, kind] : extents.all())
+            table.add({disk_cell(objects, disk), Cell::number(start), Cell::number(length), Cell::text(kind)});
+    }
+    session.output().print(table);
+}
+
+async::Task<> diff_snapshots(Session& session, Arguments arguments) {
+    const MethodOptions options(arguments);
+    const bus::ObjectPath snapshot = co_await session.find("snapshot", arguments.at(0));
+    const Objects objects = co_await session.objects();
+    bus::ObjectPath other;
+    if (const auto wanted = arguments.word(1)) {
+        const Object* const first = objects.find(snapshot);
+        const bus::ObjectPath vm = first == nullptr ? bus::ObjectPath() : first->reference("VM");
+        other = co_await find_snapshot_of(session, objects, vm, *wanted);
+    }
+    const auto disks =
+        co_await session.call<std::vector<DiskDifference>>(snapshot, "Diff", other, options.dict());
+    if (arguments.flag("extents"))
+        co_await print_diff_extents(session, objects, snapshot, other, disks);
+    else
+        print_diff(session, objects, disks);
+}
+
 async::Task<> print_snapshot_config(Session& session, Arguments arguments) {
     const bus::ObjectPath snapshot = co_await session.find("snapshot", arguments.at(0));
     co_await print_config(session, snapshot);
@@ -130,6 +196,12 @@ std::vector<Verb> snapshot_verbs() {
          {{"children", "", "also all snapshots that were taken after it"},
           {"speed", "SIZE", "a second, at most"}}},
         snapshot_clone_verb(),
+        {"snapshot",
+         "diff",
+         "SNAPSHOT [SNAPSHOT]",
+         "tell how much may differ between two snapshots, or one and what is there now",
+         diff_snapshots,
+         {{"extents", "", "list where"}}},
         {"snapshot", "config", "SNAPSHOT", "print the VM's configuration of that instant",
          print_snapshot_config},
     };

@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "client/document.h"
+#include "client/find_in_vm.h"
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/show.h"
@@ -57,15 +58,6 @@ async::Task<> draw_vm_tree(Session& session, Arguments arguments) {
     session.output().print(VmTree(objects, vm));
 }
 
-/// Snapshots and disks are called as they are called in the VM; other VMs may have the same names.
-std::optional<bus::ObjectPath> named_in_vm(const Objects& objects, const std::string& kind,
-                                           const bus::ObjectPath& vm, const std::string& property,
-                                           const std::string& name) {
-    for (const Object* object : objects.of_kind(kind))
-        if (object->reference("VM") == vm && object->text(property) == name) return object->path;
-    return std::nullopt;
-}
-
 /// "DISK=SNAPSHOT"
 struct Choice {
     explicit Choice(const std::string& word) {
@@ -78,19 +70,6 @@ struct Choice {
     std::string disk;
     std::string snapshot;
 };
-
-async::Task<bus::ObjectPath> find_snapshot_of(Session& session, Objects objects, bus::ObjectPath vm,
-                                              std::string what) {
-    if (const auto found = named_in_vm(objects, "snapshot", vm, "Name", what)) co_return *found;
-    co_return co_await session.find("snapshot", what);
-}
-
-async::Task<bus::ObjectPath> find_disk_of(Session& session, Objects objects, bus::ObjectPath vm,
-                                          std::string what) {
-    for (const char* property : {"Name", "Target"})
-        if (const auto found = named_in_vm(objects, "disk", vm, property, what)) co_return *found;
-    co_return co_await session.find("disk", what);
-}
 
 async::Task<> preview_vm(Session& session, Arguments arguments) {
     std::vector<Choice> choices;

@@ -5,10 +5,12 @@
 #include <tuple>
 
 #include "client/clone.h"
+#include "client/extents.h"
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/session.h"
 #include "client/show.h"
+#include "client/units.h"
 #include "client/verb.h"
 
 namespace volchain::client {
@@ -61,6 +63,43 @@ async::Task<> delete_volume(Session& session, Arguments arguments) {
     co_await finish_job(session, job);
 }
 
+async::Task<> map_volume(Session& session, Arguments arguments) {
+    const std::uint64_t from = parse_size(arguments.value("start").value_or("0"));
+    const auto length = arguments.value("length");
+    const std::uint64_t wanted = length ? parse_size(*length) : 0;
+    const bus::ObjectPath volume = co_await session.find("volume", arguments.at(0));
+    ExtentList all;
+    std::uint64_t start = from;
+    while (!length || start - from < wanted) {
+        const std::uint64_t rest = length ? wanted - (start - from) : 0;
+        const auto extents = co_await session.call<Extents>(volume, "Map", start, rest);
+        if (extents.empty()) break;
+        all.add(extents);
+        start = all.end();
+    }
+    session.output().print(all.table());
+}
+
+async::Task<> measure_volume(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.text("format").size("cluster-size").flag("extended-l2").flag("bitmaps");
+    const bus::ObjectPath volume = co_await session.find("volume", arguments.at(0));
+    const auto measured = co_await session.call<std::tuple<std::uint64_t, std::uint64_t>>(volume, "Measure",
+                                                                                         options.dict());
+    Sheet sheet;
+    sheet.add("RequiredBytes", Cell::size(std::get<0>(measured)));
+    sheet.add("FullBytes", Cell::size(std::get<1>(measured)));
+    session.output().print(sheet);
+}
+
+async::Task<> checksum_volume(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.text("algorithm").size("speed");
+    const bus::ObjectPath volume = co_await session.find("volume", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(volume, "Checksum", options.dict());
+    co_await finish_job(session, job);
+}
+
 }  // namespace
 
 std::vector<Verb> volume_verbs() {
@@ -82,6 +121,28 @@ std::vector<Verb> volume_verbs() {
           {"speed", "SIZE", "a second, at most"}}},
         volume_clone_verb(),
         {"volume", "delete", "VOLUME", "remove a volume that nobody needs", delete_volume},
+        {"volume",
+         "map",
+         "VOLUME",
+         "show which parts of the disk have data, as seen through a volume",
+         map_volume,
+         {{"start", "SIZE", "where to begin"}, {"length", "SIZE", "how much to look at"}}},
+        {"volume",
+         "measure",
+         "VOLUME",
+         "tell how large a copy of all that is seen through a volume is",
+         measure_volume,
+         {{"format", "qcow2|raw", "of the copy"},
+          {"cluster-size", "SIZE", "of a qcow2 image"},
+          {"extended-l2", "", "a qcow2 image with subclusters"},
+          {"bitmaps", "", "with the volume's bitmaps"}}},
+        {"volume",
+         "checksum",
+         "VOLUME",
+         "make a checksum of all that is seen through a volume",
+         checksum_volume,
+         {{"algorithm", "sha256/64KiB|blake2b512/64KiB", "the hash function, and of which blocks"},
+          {"speed", "SIZE", "a second, at most"}}},
     };
 }
 

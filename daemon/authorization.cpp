@@ -14,6 +14,8 @@ namespace {
 constexpr std::string_view look = "org.volchain1.look";  // what anybody on the host may know
 constexpr std::string_view read_config =
     "org.volchain1.read-config";  // a VM's configuration may hold secrets
+// Which areas have data, and whether two disks are the same; and it may make the host read a lot.
+constexpr std::string_view read_disks = "org.volchain1.read-disks";
 constexpr std::string_view manage_pools = "org.volchain1.manage-pools";
 constexpr std::string_view manage_disks = "org.volchain1.manage-disks";
 constexpr std::string_view manage_vms = "org.volchain1.manage-vms";
@@ -42,9 +44,12 @@ constexpr std::array rules{
     Rule{"org.volchain1.Disk", "Flatten", manage_disks},
     Rule{"org.volchain1.Disk", "Move", manage_disks},
     Rule{"org.volchain1.Disk", "Resize", manage_disks},
+    Rule{"org.volchain1.Volume", "Checksum", read_disks},
     Rule{"org.volchain1.Volume", "Clone", manage_disks},
     Rule{"org.volchain1.Volume", "Commit", manage_disks},
     Rule{"org.volchain1.Volume", "Delete", manage_disks},
+    Rule{"org.volchain1.Volume", "Map", read_disks},
+    Rule{"org.volchain1.Volume", "Measure", read_disks},
     Rule{"org.volchain1.Volume", "Merge", manage_disks},
     Rule{"org.volchain1.VM", "CommitPreview", manage_snapshots},
     Rule{"org.volchain1.VM", "CreateSnapshot", manage_snapshots},
@@ -58,6 +63,8 @@ constexpr std::array rules{
     Rule{"org.volchain1.VM", "Update", manage_vms},
     Rule{"org.volchain1.Snapshot", "Clone", manage_disks},
     Rule{"org.volchain1.Snapshot", "Delete", manage_snapshots},
+    Rule{"org.volchain1.Snapshot", "Diff", read_disks},
+    Rule{"org.volchain1.Snapshot", "DiffMap", read_disks},
     Rule{"org.volchain1.Snapshot", "GetConfig", read_config},
     Rule{"org.volchain1.Snapshot", "Preview", manage_snapshots},
     Rule{"org.volchain1.Snapshot", "Revert", manage_snapshots},

@@ -86,6 +86,14 @@ void take_clone_options(bus::Options& options, storage::CloneRequest& request) {
     request.speed = options.take<std::uint64_t>("speed", 0);
 }
 
+Extents to_extents(const std::vector<qcow2::ChainExtent>& extents) {
+    Extents all;
+    all.reserve(extents.size());
+    for (const qcow2::ChainExtent& extent : extents)
+        all.emplace_back(extent.offset, extent.length, storage::kind_word(extent.kind));
+    return all;
+}
+
 std::string to_text(const Bytes& bytes) {
     return {bytes.begin(), bytes.end()};
 }

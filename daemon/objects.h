@@ -7,11 +7,13 @@
 
 #include <chrono>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/text.h"
 #include "daemon/paths.h"
 #include "storage/clone.h"
+#include "storage/map_volume.h"
 #include "systemd/options.h"
 #include "systemd/vtable.h"
 
@@ -22,6 +24,8 @@ using PathPair = std::pair<bus::ObjectPath, bus::ObjectPath>;
 using PathText = std::pair<bus::ObjectPath, std::string>;
 using TextPair = std::pair<std::string, std::string>;
 using Bytes = std::vector<std::uint8_t>;
+/// (start, length, kind): a part of a disk
+using Extents = std::vector<std::tuple<std::uint64_t, std::uint64_t, std::string>>;
 
 /// A job's result as a{sv}: objects as paths, numbers as t, text as s, lists of text as as, lists of objects as ao.
 [[nodiscard]] bus::Dict result_dict(const Json& result);
@@ -56,6 +60,8 @@ void take_clone_options(bus::Options& options, storage::CloneRequest& request);
 /// An option that is a time to wait in microseconds: more than nothing, at most an hour.
 [[nodiscard]] std::optional<std::chrono::microseconds> take_timeout(bus::Options& options,
                                                                     const std::string& name);
+
+[[nodiscard]] Extents to_extents(const std::vector<qcow2::ChainExtent>& extents);
 
 [[nodiscard]] std::string to_text(const Bytes& bytes);
 [[nodiscard]] Bytes to_bytes(const std::string& text);

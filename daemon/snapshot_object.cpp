@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/snapshot_object.h"
 
+#include "storage/diff_snapshots.h"
 #include "storage/preview.h"
 #include "storage/preview_state.h"
 #include "storage/remove_volumes.h"
@@ -10,6 +11,16 @@ namespace volchain::daemon {
 
 using storage::ObjectKind;
 
+namespace {
+
+/// None: what is there now.
+std::optional<Uuid> other_state(const bus::ObjectPath& path) {
+    if (path.none()) return std::nullopt;
+    return id_in(path, ObjectKind::snapshot, "other");
+}
+
+}  // namespace
+
 bus::Interface<SnapshotObject> SnapshotObject::table() {
     bus::Interface<SnapshotObject> table(interface_name(ObjectKind::snapshot), *this);
     table.method<&SnapshotObject::preview>("Preview", bus::in("options"), bus::out("job"))
@@ -18,6 +29,9 @@ bus::Interface<SnapshotObject> SnapshotObject::table() {
         .method<&SnapshotObject::clone>("Clone", bus::in("name", "options"), bus::out("job"))
         .method<&SnapshotObject::set_metadata>("SetMetadata", bus::in("options"), bus::out())
         .method<&SnapshotObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
+        .method<&SnapshotObject::diff>("Diff", bus::in("other", "options"), bus::out("disks"))
+        .method<&SnapshotObject::diff_map>("DiffMap", bus::in("other", "disk", "start"),
+                                           bus::out("extents", "next"))
         .property<&SnapshotObject::id>("Id", bus::Change::never)
         .property<&SnapshotObject::name>("Name", bus::Change::signalled)
         .property<&SnapshotObject::description>("Description", bus::Change::signalled)
@@ -93,6 +107,28 @@ async::Task<bus::ObjectPath> SnapshotObject::remove(bus::Call call, Uuid id, bus
 async::Task<std::tuple<Bytes, std::string>> SnapshotObject::get_config(bus::Call, Uuid id) {
     const storage::SnapshotRecord& snapshot = engine_.catalog().snapshot(id);
     co_return std::make_tuple(to_bytes(snapshot.config), snapshot.config_type);
+}
+
+async::Task<std::vector<DiskDifference>> SnapshotObject::diff(bus::Call, Uuid id, bus::ObjectPath other,
+                                                              bus::Options options) {
+    options.finish();
+    const auto there = other_state(other);
+    const auto disks = co_await storage::diff_snapshots(engine_, id, there);
+    std::vector<DiskDifference> all;
+    for (const storage::DiskDiff& diff : disks)
+        all.emplace_back(object_path(ObjectKind::disk, diff.disk), word(diff.presence), diff.size_here,
+                         diff.size_there, diff.bytes, diff.extents);
+    co_return all;
+}
+
+async::Task<std::tuple<Extents, std::uint64_t>> SnapshotObject::diff_map(bus::Call, Uuid id,
+                                                                         bus::ObjectPath other,
+                                                                         bus::ObjectPath disk,
+                                                                         std::uint64_t start) {
+    const Uuid disk_id = id_in(disk, ObjectKind::disk, "disk");
+    const auto there = other_state(other);
+    const auto page = co_await storage::diff_disk(engine_, id, there, disk_id, start);
+    co_return std::make_tuple(to_extents(page.extents), page.next.value_or(0));
 }
 
 std::string SnapshotObject::name(Uuid id) const {

@@ -7,6 +7,9 @@
 
 namespace volchain::daemon {
 
+/// Of Snapshot.Diff: disk, which of the two has it, its size in each, bytes that may differ, in how many extents.
+using DiskDifference = std::tuple<bus::ObjectPath, std::string, std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
+
 class SnapshotObject {
   public:
     explicit SnapshotObject(storage::Engine& engine) : engine_(engine) {}
@@ -18,6 +21,10 @@ class SnapshotObject {
     async::Task<> set_metadata(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
     async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);
+    async::Task<std::vector<DiskDifference>> diff(bus::Call call, Uuid id, bus::ObjectPath other,
+                                                  bus::Options options);
+    async::Task<std::tuple<Extents, std::uint64_t>> diff_map(bus::Call call, Uuid id, bus::ObjectPath other,
+                                                             bus::ObjectPath disk, std::uint64_t start);
 
     [[nodiscard]] std::string id(Uuid id) const { return id.str(); }
     [[nodiscard]] std::string name(Uuid id) const;

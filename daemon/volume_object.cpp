@@ -3,6 +3,8 @@
 
 #include <sys/stat.h>
 
+#include "storage/checksum_volume.h"
+#include "storage/measure_volume.h"
 #include "storage/remove_volumes.h"
 
 namespace volchain::daemon {
@@ -15,6 +17,9 @@ bus::Interface<VolumeObject> VolumeObject::table() {
         .method<&VolumeObject::merge>("Merge", bus::in("options"), bus::out("job"))
         .method<&VolumeObject::clone>("Clone", bus::in("name", "pool", "options"), bus::out("job"))
         .method<&VolumeObject::remove>("Delete", bus::in("options"), bus::out("job"))
+        .method<&VolumeObject::map>("Map", bus::in("start", "length"), bus::out("extents"))
+        .method<&VolumeObject::measure>("Measure", bus::in("options"), bus::out("required", "full"))
+        .method<&VolumeObject::checksum>("Checksum", bus::in("options"), bus::out("job"))
         .property<&VolumeObject::id>("Id", bus::Change::never)
         .property<&VolumeObject::disk>("Disk", bus::Change::signalled)
         .property<&VolumeObject::pool>("Pool", bus::Change::signalled)
@@ -72,6 +77,34 @@ async::Task<bus::ObjectPath> VolumeObject::remove(bus::Call call, Uuid id, bus::
     storage::MergeOptions request;
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::delete_volume(engine_, id, request);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<Extents> VolumeObject::map(bus::Call, Uuid id, std::uint64_t start, std::uint64_t length) {
+    const auto extents = co_await storage::map_volume(engine_, id, start, length);
+    co_return to_extents(extents);
+}
+
+async::Task<std::tuple<std::uint64_t, std::uint64_t>> VolumeObject::measure(bus::Call, Uuid id,
+                                                                            bus::Options options) {
+    storage::MeasureRequest request;
+    request.format = take_word<storage::VolumeFormat>(options, "format").value_or(request.format);
+    request.cluster_size = options.take<std::uint64_t>("cluster-size");
+    request.extended_l2 = options.take<bool>("extended-l2", false);
+    request.bitmaps = options.take<bool>("bitmaps", false);
+    options.finish();
+    const storage::Measured measured = co_await storage::measure_volume(engine_, id, request);
+    co_return std::make_tuple(measured.required, measured.full);
+}
+
+async::Task<bus::ObjectPath> VolumeObject::checksum(bus::Call call, Uuid id, bus::Options options) {
+    storage::ChecksumRequest request;
+    request.algorithm =
+        take_word<storage::ChecksumAlgorithm>(options, "algorithm").value_or(request.algorithm);
+    request.speed = options.take<std::uint64_t>("speed", 0);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::checksum_volume(engine_, id, request);
     co_return object_path(ObjectKind::job, job);
 }
 

@@ -17,6 +17,10 @@ class VolumeObject {
                                        bus::Options options);
     async::Task<bus::ObjectPath> merge(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
+    async::Task<Extents> map(bus::Call call, Uuid id, std::uint64_t start, std::uint64_t length);
+    async::Task<std::tuple<std::uint64_t, std::uint64_t>> measure(bus::Call call, Uuid id,
+                                                                  bus::Options options);
+    async::Task<bus::ObjectPath> checksum(bus::Call call, Uuid id, bus::Options options);
 
     [[nodiscard]] std::string id(Uuid id) const { return id.str(); }
     [[nodiscard]] bus::ObjectPath disk(Uuid id) const;

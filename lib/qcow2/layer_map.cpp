@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <bit>
 #include <span>
-#include <utility>
 
 #include "base/error.h"
 #include "qcow2/big_endian.h"
@@ -23,21 +22,27 @@ constexpr std::uint32_t all_subclusters = 0xffffffff;
 }  // namespace
 
 std::optional<LayerExtent> LayerMap::next() {
-    std::optional<LayerExtent> extent = std::exchange(ahead_, std::nullopt);
-    while (done_ < virtual_size_) {
-        LayerExtent next = piece(done_);
-        next.length = std::min(next.length, virtual_size_ - done_);
-        done_ += next.length;
-        if (!extent) {
-            extent = next;
-        } else if (next.kind == extent->kind && next.in_place == extent->in_place) {
-            extent->length += next.length;
-        } else {
-            ahead_ = next;
-            break;
-        }
-    }
+    if (done_ >= virtual_size_) return std::nullopt;
+    const LayerExtent extent = at(done_, virtual_size_);
+    done_ += extent.length;
     return extent;
+}
+
+LayerExtent LayerMap::at(std::uint64_t offset, std::uint64_t end) {
+    if (offset < seen_.offset || offset >= seen_.offset + seen_.length) {
+        seen_ = piece(offset);
+        seen_.length = std::min(seen_.length, virtual_size_ - offset);
+        seen_is_whole_ = false;
+    }
+    while (!seen_is_whole_ && seen_.offset + seen_.length < end) {
+        const std::uint64_t reached = seen_.offset + seen_.length;
+        const LayerExtent more = piece(reached);
+        if (more.kind == seen_.kind && more.in_place == seen_.in_place)
+            seen_.length += std::min(more.length, virtual_size_ - reached);
+        else
+            seen_is_whole_ = true;
+    }
+    return {offset, std::min(seen_.offset + seen_.length, end) - offset, seen_.kind, seen_.in_place};
 }
 
 /// What an L2 entry says: a bit for each subcluster, which are all alike where the image has none.
@@ -78,7 +83,9 @@ LayerExtent Qcow2LayerMap::piece(std::uint64_t offset) {
         extent.kind = LayerKind::zero;
         alike = cluster.zero;
     }
-    extent.length = static_cast<std::uint64_t>(std::countr_one(alike >> first)) << width;
+    const std::uint64_t begin = offset >> width << width;
+    extent.length =
+        begin + (static_cast<std::uint64_t>(std::countr_one(alike >> first)) << width) - offset;
     return extent;
 }
 

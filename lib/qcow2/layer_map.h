@@ -52,6 +52,10 @@ class LayerMap {
     /// The next extent, none at the end of the disk. Each begins where the one before it ended, and differs
     /// from it in kind or in_place. After an exception there is nothing more to be had from the map.
     [[nodiscard]] std::optional<LayerExtent> next();
+    /// What the layer holds from `offset` on, up to where it is something else, at most up to `end`, which is not
+    /// behind the end of the disk. For those who leave parts out: the tables of what lies between two calls are not
+    /// read. From call to call `offset` does not go back.
+    [[nodiscard]] LayerExtent at(std::uint64_t offset, std::uint64_t end);
 
     [[nodiscard]] std::uint64_t virtual_size() const noexcept { return virtual_size_; }
     /// The layer takes space by so many bytes, whatever little is written.
@@ -62,14 +66,15 @@ class LayerMap {
         : virtual_size_(virtual_size), cluster_size_(cluster_size) {}
 
   private:
-    /// Something that begins at `offset`, which is before the end of the disk and where the piece before it
-    /// ended. It may be like that one, and may go on past the end of the disk.
+    /// What is at `offset`, which is before the end of the disk, or some more of it. It may be like the piece
+    /// before it, and may go on past the end of the disk.
     [[nodiscard]] virtual LayerExtent piece(std::uint64_t offset) = 0;
 
     std::uint64_t virtual_size_;
     std::uint64_t cluster_size_;
-    std::uint64_t done_ = 0;            // what pieces were had for
-    std::optional<LayerExtent> ahead_;  // what ended the extent that next() returned last
+    std::uint64_t done_ = 0;      // what next() has returned
+    LayerExtent seen_;            // the last that was looked at, so that no table is read twice
+    bool seen_is_whole_ = false;  // something else follows it
 };
 
 /// The active state of an image; internal snapshots are not looked at. Where an entry has reserved bits set

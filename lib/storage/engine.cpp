@@ -301,6 +301,10 @@ async::Workers& Engine::files(const Uuid& pool) {
     return pool_files_.try_emplace(pool, threads_a_pool).first->second;
 }
 
+async::Workers& Engine::readers(const Uuid& pool) {
+    return pool_readers_.try_emplace(pool, threads_a_pool).first->second;
+}
+
 // --- volumes and pools
 // -----------------------------------------------------------------------------------------------
 

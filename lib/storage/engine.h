@@ -67,6 +67,8 @@ class Engine final : private VmOwner {
     [[nodiscard]] async::Workers& files() noexcept { return files_; }
     /// For looking after the files of a pool: where it does not answer, nobody else waits for that.
     [[nodiscard]] async::Workers& files(const Uuid& pool);
+    /// For reading a lot of the images of a pool, in pieces of a second or two: it keeps nobody waiting who only looks.
+    [[nodiscard]] async::Workers& readers(const Uuid& pool);
     /// Starts a task that belongs to no job and no VM. At shutdown it is not started any more.
     void spawn(async::Task<> task, std::string what) noexcept;
 
@@ -157,6 +159,7 @@ class Engine final : private VmOwner {
     Holds holds_;
     async::Workers files_{4};
     std::map<Uuid, async::Workers> pool_files_;  ///< those that were once made stay
+    std::map<Uuid, async::Workers> pool_readers_;
     std::map<Uuid, std::shared_ptr<Vm>> vms_;
     std::map<Uuid, PoolStatus> pool_status_;
     std::set<Uuid> pools_looked_at_;  ///< just now

@@ -43,6 +43,19 @@ async::Task<async::Identity> identity_for(Engine& engine, std::vector<ImageAcces
     co_return co_await engine.files().run(std::move(look));
 }
 
+async::Task<std::shared_ptr<qmp::StorageDaemon>> start_with(Engine& engine, qmp::StorageDaemonOptions options,
+                                                            std::vector<ImageAccess> images) {
+    const async::Identity owner = co_await identity_for(engine, images);
+    if (::geteuid() == 0) options.identity = owner;
+    for (ImageAccess& image : images) {
+        options.files.emplace_back();
+        options.files.back().path = std::move(image.path);
+        options.files.back().write = image.write;
+    }
+    co_return co_await qmp::StorageDaemon::start(std::move(options),
+                                                 async::after(engine.settings().command_timeout));
+}
+
 }  // namespace
 
 async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& engine, std::string image) {
@@ -53,16 +66,18 @@ async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& en
 
 async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& engine,
                                                                       std::vector<ImageAccess> images) {
-    const async::Identity owner = co_await identity_for(engine, images);
     qmp::StorageDaemonOptions options = helper_options(engine);
-    if (::geteuid() == 0) options.identity = owner;
-    for (ImageAccess& image : images) {
-        options.files.emplace_back();
-        options.files.back().path = std::move(image.path);
-        options.files.back().write = image.write;
-    }
-    co_return co_await qmp::StorageDaemon::start(std::move(options),
-                                                 async::after(engine.settings().command_timeout));
+    co_return co_await start_with(engine, std::move(options), std::move(images));
+}
+
+async::Task<std::shared_ptr<qmp::StorageDaemon>> start_nbd_daemon(Engine& engine,
+                                                                  std::vector<ImageAccess> images,
+                                                                  int listening) {
+    qmp::StorageDaemonOptions options = helper_options(engine);
+    options.inherit.push_back(listening);
+    options.arguments.emplace_back("--nbd-server");
+    options.arguments.push_back(fmt::format("addr.type=fd,addr.str={},max-connections=1", listening));
+    co_return co_await start_with(engine, std::move(options), std::move(images));
 }
 
 async::Task<std::string> probe_storage_daemon(Engine& engine) {

@@ -24,6 +24,10 @@ struct ImageAccess {
 /// or of the first one. It is our child and ends with the operation.
 [[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(
     Engine& engine, std::vector<ImageAccess> images);
+/// The same with an NBD server that serves one client on a listening socket. The socket stays the caller's, who needs it no
+/// more when this returns.
+[[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_nbd_daemon(
+    Engine& engine, std::vector<ImageAccess> images, int listening);
 /// A storage daemon that may write to the existing file `image` and open nothing else. It is our child and
 /// ends with the operation.
 [[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& engine,

@@ -18,16 +18,6 @@ bool names_a_protocol(std::string_view name) {
     return colon != std::string_view::npos && name.find('/') > colon;
 }
 
-BackingReference backing_reference(const std::string& pool, const std::string& file,
-                                   const qcow2::Header& header) {
-    BackingReference backing{
-        .name = *header.backing_file, .path = {}, .format = header.backing_format.value_or("")};
-    if (names_a_protocol(backing.name)) return backing;
-    const auto directory = (std::filesystem::path(pool) / file).parent_path();
-    backing.path = (directory / backing.name).lexically_normal().string();
-    return backing;
-}
-
 struct OpenImage {
     UniqueFd fd;
     std::uint64_t allocated = 0;
@@ -128,6 +118,16 @@ VolumeFacts inspect_foreign_source(const std::string& pool, const std::string& f
 }
 
 }  // namespace
+
+BackingReference backing_reference(const std::string& pool, const std::string& file,
+                                   const qcow2::Header& header) {
+    BackingReference backing{
+        .name = *header.backing_file, .path = {}, .format = header.backing_format.value_or("")};
+    if (names_a_protocol(backing.name)) return backing;
+    const auto directory = (std::filesystem::path(pool) / file).parent_path();
+    backing.path = (directory / backing.name).lexically_normal().string();
+    return backing;
+}
 
 std::uint64_t raw_disk_size(std::uint64_t file_bytes) {
     return (file_bytes + 511) / 512 * 512;

@@ -29,6 +29,10 @@ struct BackingReference {
     std::string format;  ///< empty where the header names none
 };
 
+/// Of an image of that pool whose header names a backing file.
+[[nodiscard]] BackingReference backing_reference(const std::string& pool, const std::string& file,
+                                                 const qcow2::Header& header);
+
 /// What the last look at a volume's file said.
 struct VolumeFacts {
     VolumeState state = VolumeState::missing;

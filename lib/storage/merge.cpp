@@ -152,16 +152,11 @@ async::Task<> Merge::work(BlockJob& block_job) {
         co_await finish_passive(block_job);
 }
 
-LayerFile Merge::layer(const Uuid& volume) const {
-    const VolumeRecord& record = catalog().volume(volume);
-    return {catalog().pool(record.pool).path, record.file, record.format};
-}
-
 async::Task<> Merge::check_room() {
     std::vector<LayerFile> sources;
-    for (const Uuid& volume : step_.released) sources.push_back(layer(volume));
+    for (const Uuid& volume : step_.released) sources.push_back(layer_file(catalog(), volume));
     const bool zeroes = step_.kind == MergeKind::commit && !child_.nil();
-    auto look = [sources = std::move(sources), into = layer(target()), where = path(target()), zeroes] {
+    auto look = [sources = std::move(sources), into = layer_file(catalog(), target()), where = path(target()), zeroes] {
         return std::pair(room_needed(sources, into, zeroes), room_beside(where));
     };
     const std::pair<std::uint64_t, std::uint64_t> measured = co_await engine_.files().run(std::move(look));

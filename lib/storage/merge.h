@@ -55,7 +55,6 @@ class Merge {
     async::Task<> find_place();
     async::Task<> copy();
     async::Task<> work(BlockJob& block_job);
-    [[nodiscard]] LayerFile layer(const Uuid& volume) const;
     async::Task<> check_room();
     async::Task<> mark_lower();
     async::Task<> mark_upper(VolumeMark mark);

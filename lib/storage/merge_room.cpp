@@ -1,50 +1,19 @@
 // SPDX-License-Identifier: MIT
 #include "storage/merge_room.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include <cerrno>
 #include <filesystem>
-#include <memory>
 
-#include "base/file.h"
 #include "base/text.h"
-#include "qcow2/header.h"
 #include "qcow2/layer_cost.h"
-#include "qcow2/raw_layer_map.h"
 
 namespace volchain::storage {
 namespace {
 
 /// For L2 and refcount entries of new clusters (10 bytes for each of 64 KiB), and for the bitmaps.
 constexpr std::uint64_t tables_share = 1024;
-
-/// A layer's file with the map of what is in it.
-class OpenLayer {
-  public:
-    explicit OpenLayer(const LayerFile& layer) {
-        const UniqueFd pool = open_directory(layer.pool);
-        fd_ = open_beneath(pool.get(), layer.file, O_RDONLY);
-        if (layer.format == VolumeFormat::raw) {
-            map_ = std::make_unique<qcow2::RawLayerMap>(fd_.get());
-            return;
-        }
-        source_ = std::make_unique<qcow2::FileSource>(fd_.get());
-        map_ = std::make_unique<qcow2::Qcow2LayerMap>(*source_, qcow2::read_header(*source_));
-    }
-    [[nodiscard]] qcow2::LayerMap& map() { return *map_; }
-    [[nodiscard]] std::uint64_t allocated() const {
-        struct stat status {};
-        return ::fstat(fd_.get(), &status) < 0 ? 0 : static_cast<std::uint64_t>(status.st_blocks) * 512;
-    }
-
-  private:
-    UniqueFd fd_;
-    std::unique_ptr<qcow2::FileSource> source_;
-    std::unique_ptr<qcow2::LayerMap> map_;
-};
 
 std::uint64_t room_for(const LayerFile& source, const LayerFile& target, bool zeroes) {
     OpenLayer from(source);

@@ -8,19 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "storage/records.h"
+#include "storage/layer_file.h"
 
 namespace volchain::storage {
-
-/// A class with a constructor, so that it may be handed to coroutines.
-struct LayerFile {
-    LayerFile(std::string directory, std::string name, VolumeFormat declared)
-        : pool(std::move(directory)), file(std::move(name)), format(declared) {}
-
-    std::string pool;  ///< directory
-    std::string file;  ///< relative to it
-    VolumeFormat format;
-};
 
 /// How many bytes `target` grows by when what the sources hold is written to it, at most: clusters that several of them
 /// have are counted for each, and a source that a guest writes to is taken as it is on disk now: what QEMU has not flushed is

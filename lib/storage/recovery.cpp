@@ -2,6 +2,7 @@
 #include "storage/recovery.h"
 
 #include "storage/attach_disk.h"
+#include "storage/checksum_volume.h"
 #include "storage/clone.h"
 #include "storage/create_disk.h"
 #include "storage/create_overlay.h"
@@ -40,6 +41,7 @@ constexpr std::array recoveries{
     Recovery{"move-disk", locks_of_move_disk, recover_move_disk},
     Recovery{"resize-disk", locks_of_resize_disk, recover_resize_disk},
     Recovery{"delete-disk", locks_of_delete_disk, recover_delete_disk},
+    Recovery{"checksum-volume", locks_of_checksum_volume, recover_checksum_volume},
     Recovery{"preview", locks_of_preview, recover_preview},
     Recovery{"revert", locks_of_preview, recover_preview},
     Recovery{"commit-preview", locks_of_preview, recover_end_of_preview},

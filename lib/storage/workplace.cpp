@@ -55,12 +55,18 @@ async::Task<std::shared_ptr<Workplace>> Workplace::open_chain(Engine& engine, Uu
     std::vector<ImageAccess> images = std::move(others);
     for (const Uuid& volume : chain)
         images.emplace_back(catalog.path(catalog.volume(volume)), written.contains(volume));
-    const auto helper = co_await start_storage_daemon(engine, std::move(images));
+    auto helper = co_await start_storage_daemon(engine, std::move(images));
+    co_return co_await open_in(engine, std::move(helper), chain, std::move(written));
+}
+
+async::Task<std::shared_ptr<Workplace>> Workplace::open_in(Engine& engine,
+                                                           std::shared_ptr<qmp::StorageDaemon> helper,
+                                                           std::vector<Uuid> chain, std::set<Uuid> written) {
     std::shared_ptr<Workplace> place(new Workplace(engine, helper->session()));
-    place->helper_ = helper;
+    place->helper_ = std::move(helper);
     std::string below;
     for (auto volume = chain.rbegin(); volume != chain.rend(); ++volume) {
-        const bool writable = *volume == top && written.contains(top);
+        const bool writable = *volume == chain.front() && written.contains(*volume);
         co_await place->add_layer(*volume, writable, below);
         below = place->node(*volume);
     }

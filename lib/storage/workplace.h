@@ -32,6 +32,11 @@ class Workplace {
     [[nodiscard]] static async::Task<std::shared_ptr<Workplace>> open_to_copy(Engine& engine, Uuid top,
                                                                               std::string new_image);
 
+    /// The same in a storage daemon that was started for it and may open the images of `chain`, the topmost first.
+    [[nodiscard]] static async::Task<std::shared_ptr<Workplace>> open_in(
+        Engine& engine, std::shared_ptr<qmp::StorageDaemon> helper, std::vector<Uuid> chain,
+        std::set<Uuid> written);
+
     [[nodiscard]] bool live() const noexcept { return helper_ == nullptr; }
     [[nodiscard]] const std::shared_ptr<qmp::Session>& session() const noexcept { return session_; }
     [[nodiscard]] bool has(const Uuid& volume) const { return nodes_.contains(volume); }

@@ -127,6 +127,23 @@ void check_costs(const ImageSource& source, const Header& header, const std::vec
     require(missing.data >= least);
 }
 
+/// Parts of the map are what they are in the whole, wherever they begin and end.
+void check_parts(const ImageSource& source, const Header& header, const std::vector<LayerExtent>& extents) {
+    Qcow2LayerMap map(source, header);
+    std::uint64_t from = 0;
+    for (std::size_t i = 0; i < extents.size() && i < 256; ++i) {
+        const LayerExtent& extent = extents[i];
+        const std::uint64_t end = extent.offset + extent.length;
+        if (from >= end) continue;  // left out
+        const std::uint64_t until = std::min(header.virtual_size, from + extent.length / 2 + 1);
+        const LayerExtent part = map.at(from, until);
+        require(part.kind == extent.kind && part.in_place == extent.in_place && part.offset == from);
+        require(part.length == std::min(end, until) - from);
+        from += part.length + (i % 3 == 0 ? extent.length : 0);
+        if (from < end) --i;
+    }
+}
+
 void check_image(const PaddedSource& source) {
     Header header;
     if (!accepted([&] { header = read_header(source); })) return;
@@ -138,7 +155,9 @@ void check_image(const PaddedSource& source) {
     });
     source.expect_at_most(max_l1_bytes + source.size());
     check_extents(source, header, extents, good);
-    if (good) check_costs(source, header, extents);
+    if (!good) return;
+    check_costs(source, header, extents);
+    check_parts(source, header, extents);
 }
 
 }  // namespace

@@ -11,57 +11,17 @@
 #include <set>
 
 #include "base/unique_fd.h"
+#include "made_up_map.h"
 #include "qcow2/raw_layer_map.h"
 #include "support.h"
 
 namespace volchain::qcow2::layer_cost_test {
 namespace {
 
+using namespace made_up;
+
 constexpr std::uint64_t kib = 1U << 10;
 constexpr std::uint64_t mib = 1U << 20;
-
-struct Part {
-    std::uint64_t length = 0;
-    LayerKind kind = LayerKind::absent;
-    bool in_place = false;
-};
-
-constexpr Part data(std::uint64_t length) {
-    return {length, LayerKind::data, true};
-}
-constexpr Part compressed(std::uint64_t length) {
-    return {length, LayerKind::data, false};
-}
-constexpr Part zero(std::uint64_t length) {
-    return {length, LayerKind::zero, false};
-}
-constexpr Part allocated_zero(std::uint64_t length) {
-    return {length, LayerKind::zero, true};
-}
-constexpr Part absent(std::uint64_t length) {
-    return {length, LayerKind::absent, false};
-}
-
-/// A layer of those parts.
-class MadeUpMap final : public LayerMap {
-  public:
-    MadeUpMap(std::uint64_t cluster_size, const std::vector<Part>& parts)
-        : LayerMap(size_of(parts), cluster_size), parts_(parts) {}
-
-  private:
-    static std::uint64_t size_of(const std::vector<Part>& parts) {
-        std::uint64_t size = 0;
-        for (const Part& part : parts) size += part.length;
-        return size;
-    }
-    LayerExtent piece(std::uint64_t offset) override {
-        const Part& part = parts_.at(next_++);
-        return {offset, part.length, part.kind, part.in_place};
-    }
-
-    std::vector<Part> parts_;
-    std::size_t next_ = 0;
-};
 
 MissingBytes missing(const std::vector<Part>& upper, std::uint64_t cluster_size,
                      const std::vector<Part>& lower) {

@@ -200,6 +200,35 @@ TEST(LayerMap, AsQemuSaysOfAllShapes) {
     }
 }
 
+/// Any part of a map is that part of the whole.
+TEST(LayerMap, OfAnyPart) {
+    const TemporaryDirectory directory;
+    for (const Shape& shape : shapes) {
+        SCOPED_TRACE(shape.options);
+        create(directory / "image", std::to_string(shape.size), shape.options);
+        compress(directory / "image", shape, 7);
+        scribble(directory / "image", shape, 7);
+        const Extents whole = extents_of_file(directory / "image");
+        const UniqueFd fd(::open((directory / "image").c_str(), O_RDONLY | O_CLOEXEC));
+        const FileSource source(fd.get());
+        std::mt19937_64 random(7);
+        for (int i = 0; i < 20; ++i) {
+            Qcow2LayerMap map(source, read_header(source));
+            std::uint64_t offset = random() % (shape.size / 8);
+            for (auto extent = whole.begin(); offset < shape.size;) {
+                const std::uint64_t end = std::min(shape.size, offset + 1 + random() % (shape.size / 8));
+                while (extent->offset + extent->length <= offset) ++extent;
+                LayerExtent expected = *extent;
+                expected.offset = offset;
+                expected.length = std::min(extent->offset + extent->length, end) - offset;
+                ASSERT_EQ(map.at(offset, end), expected) << described({map.at(offset, end), expected});
+                // On where it ended, or after something that is left out.
+                offset += random() % 2 == 0 ? expected.length : 1 + random() % (shape.size / 8);
+            }
+        }
+    }
+}
+
 TEST(LayerMap, AsQemuSaysOfOverlaysOfAnotherSizeAndShape) {
     const TemporaryDirectory directory;
     create(directory / "base", "10M", "cluster_size=4096");
