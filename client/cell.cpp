@@ -21,11 +21,11 @@ bool one_of(const std::array<std::string_view, N>& words, const std::string& wor
 
 Tone tone_of(const std::string& state) {
     static constexpr std::array<std::string_view, 4> good{"ok", "running", "connected", "succeeded"};
-    static constexpr std::array<std::string_view, 9> bad{"failed",  "crashed",   "unreachable",
-                                                         "broken",  "missing",   "corrupt",
-                                                         "illegal", "cancelled", "unresponsive"};
-    static constexpr std::array<std::string_view, 7> warning{
-        "locked", "partial", "paused", "creating", "cancelling", "read-only", "previewed"};
+    static constexpr std::array<std::string_view, 10> bad{
+        "failed",  "crashed", "unreachable", "broken",       "missing",
+        "corrupt", "illegal", "cancelled",   "unresponsive", "error"};
+    static constexpr std::array<std::string_view, 8> warning{
+        "locked", "partial", "paused", "creating", "cancelling", "read-only", "previewed", "warning"};
     if (one_of(good, state)) return Tone::good;
     if (one_of(bad, state)) return Tone::bad;
     return one_of(warning, state) ? Tone::warning : Tone::plain;

@@ -105,6 +105,42 @@ async::Task<> resize_disk(Session& session, Arguments arguments) {
     co_await finish_job(session, job);
 }
 
+Cell finding_cell(const bus::Dict& finding, const std::string& name, const NameOf& name_of) {
+    const auto found = finding.find(name);
+    if (found == finding.end()) return {};
+    if (name == "severity") return Cell::state(found->second.get<std::string>().value_or(""));
+    return cell_of(name, found->second, name_of);
+}
+
+async::Task<> print_findings(Session& session, bus::Dict result) {
+    const Objects objects = co_await session.objects();
+    const NameOf name_of = names_in(objects);
+    const std::vector<Table::Column> columns{{"severity"}, {"kind"},          {"repairable"}, {"repaired"},
+                                             {"message"},  {"volume", false}, {"path", false}};
+    Table table("finding", columns);
+    const auto findings = result["findings"].get<std::vector<bus::Dict>>();
+    for (const bus::Dict& finding : findings.value_or(std::vector<bus::Dict>())) {
+        std::vector<Cell> cells;
+        for (const Table::Column& column : columns)
+            cells.push_back(finding_cell(finding, column.property, name_of));
+        table.add(std::move(cells));
+    }
+    session.output().print(table);
+}
+
+async::Task<> check_disk(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.flag("repair");
+    const bus::ObjectPath disk = co_await session.find("disk", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(disk, "Check", options.dict());
+    if (!session.settings().wait) {
+        co_await finish_job(session, job);
+        co_return;
+    }
+    bus::Dict result = co_await result_of_job(session, job);
+    co_await print_findings(session, std::move(result));
+}
+
 async::Task<> delete_disk(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.flag("snapshots");
@@ -184,6 +220,12 @@ std::vector<Verb> disk_verbs() {
          "let a VM's disk float, also while the VM runs",
          detach_disk,
          {{"timeout", "DURATION", "how long the guest may take to let go of it"}}},
+        {"disk",
+         "check",
+         "DISK",
+         "list what is wrong with a disk",
+         check_disk,
+         {{"repair", "", "mend what can be mended without loss"}}},
         {"disk",
          "delete",
          "DISK",

@@ -143,16 +143,18 @@ async::Task<> print_result(Session& session, bus::Dict result, std::string made)
 
 }  // namespace
 
-async::Task<> wait_for_job(Session& session, bus::ObjectPath job, std::string made) {
+async::Task<bus::Dict> result_of_job(Session& session, bus::ObjectPath job) {
     const JobEnd end = co_await watched_end(session, job);
     const auto& [state, error, result] = end;
-    if (state == "succeeded") {
-        co_await print_result(session, result, made);
-        co_return;
-    }
+    if (state == "succeeded") co_return result;
     std::string_view name = std::get<0>(error);
     if (name.starts_with(bus::error_prefix)) name.remove_prefix(bus::error_prefix.size());
     throw Error(error_code(name), std::get<1>(error));
+}
+
+async::Task<> wait_for_job(Session& session, bus::ObjectPath job, std::string made) {
+    bus::Dict result = co_await result_of_job(session, job);
+    co_await print_result(session, std::move(result), made);
 }
 
 async::Task<> finish_job(Session& session, bus::ObjectPath job, std::string made) {

@@ -21,6 +21,9 @@ async::Task<> finish_job(Session& session, bus::ObjectPath job, std::string made
 /// The same, whatever --no-wait says, and of the result nothing with -q.
 async::Task<> wait_for_job(Session& session, bus::ObjectPath job, std::string made = "");
 
+/// The same, and its result, of which nothing is printed.
+[[nodiscard]] async::Task<bus::Dict> result_of_job(Session& session, bus::ObjectPath job);
+
 /// "disk: data (64c0...)" or its id with -q: what a method that is no job has made.
 async::Task<> print_made(Session& session, bus::ObjectPath object);
 

@@ -37,6 +37,7 @@ constexpr std::array rules{
     Rule{"org.volchain1.Pool", "Refresh", manage_pools},
     Rule{"org.volchain1.Pool", "Remove", manage_pools},
     Rule{"org.volchain1.Disk", "Attach", manage_disks},
+    Rule{"org.volchain1.Disk", "Check", manage_disks},
     Rule{"org.volchain1.Disk", "CreateOverlay", manage_disks},
     Rule{"org.volchain1.Disk", "CreateSnapshot", manage_snapshots},
     Rule{"org.volchain1.Disk", "Delete", manage_disks},

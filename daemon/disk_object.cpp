@@ -2,6 +2,7 @@
 #include "daemon/disk_object.h"
 
 #include "storage/attach_disk.h"
+#include "storage/check_disk.h"
 #include "storage/create_overlay.h"
 #include "storage/create_snapshot.h"
 #include "storage/delete_disk.h"
@@ -17,6 +18,7 @@ using storage::ObjectKind;
 bus::Interface<DiskObject> DiskObject::table() {
     bus::Interface<DiskObject> table(interface_name(ObjectKind::disk), *this);
     table.method<&DiskObject::create_overlay>("CreateOverlay", bus::in("options"), bus::out("job"))
+        .method<&DiskObject::check>("Check", bus::in("options"), bus::out("job"))
         .method<&DiskObject::attach>("Attach", bus::in("vm", "target", "options"), bus::out("job"))
         .method<&DiskObject::detach>("Detach", bus::in("options"), bus::out("job"))
         .method<&DiskObject::flatten>("Flatten", bus::in("options"), bus::out("job"))
@@ -46,6 +48,15 @@ async::Task<bus::ObjectPath> DiskObject::create_overlay(bus::Call call, Uuid id,
     options.finish();
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::create_overlay(engine_, request);
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> DiskObject::check(bus::Call call, Uuid id, bus::Options options) {
+    storage::CheckRequest request(id);
+    request.repair = options.take<bool>("repair", false);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    const Uuid job = co_await storage::check_disk(engine_, request);
     co_return object_path(ObjectKind::job, job);
 }
 

@@ -13,6 +13,7 @@ class DiskObject {
     [[nodiscard]] bus::Interface<DiskObject> table();
 
     async::Task<bus::ObjectPath> create_overlay(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> check(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> attach(bus::Call call, Uuid id, bus::ObjectPath vm, std::string target,
                                         bus::Options options);
     async::Task<bus::ObjectPath> flatten(bus::Call call, Uuid id, bus::Options options);

@@ -17,6 +17,11 @@ bus::ObjectPath path_of(const Json& object) {
 }
 
 bus::Variant variant_of(const Json& value) {
+    if (value.is_object() && value.contains("records")) {
+        std::vector<bus::Dict> records;
+        for (const Json& record : value["records"]) records.push_back(result_dict(record));
+        return records;
+    }
     if (value.is_object()) return path_of(value);
     if (value.is_array() && !value.empty() && value.front().is_object()) {
         std::vector<bus::ObjectPath> paths;

@@ -27,7 +27,8 @@ using Bytes = std::vector<std::uint8_t>;
 /// (start, length, kind): a part of a disk
 using Extents = std::vector<std::tuple<std::uint64_t, std::uint64_t, std::string>>;
 
-/// A job's result as a{sv}: objects as paths, numbers as t, text as s, lists of text as as, lists of objects as ao.
+/// A job's result as a{sv}: objects as paths, numbers as t, text as s, lists of text as as, lists of objects as ao, lists
+/// of records (list_json()) as aa{sv}.
 [[nodiscard]] bus::Dict result_dict(const Json& result);
 /// The error of a job, two empty strings where it has none. The name is the full one: "org.volchain1.Error.NoSpace".
 [[nodiscard]] TextPair error_pair(const std::optional<Error>& error);

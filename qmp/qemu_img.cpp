@@ -38,6 +38,7 @@ async::Task<async::RunResult> QemuImg::run(std::vector<std::string> arguments,
     arguments.insert(arguments.begin(), program_);
     async::Command command(std::move(arguments));
     command.identity = identity;
+    command.files = files;
     command.max_memory = max_memory;
     co_return co_await async::run_process(std::move(command), deadline);
 }
@@ -51,6 +52,17 @@ async::Task<Json> QemuImg::check(std::string path, std::string format, async::De
     const bool found_damage =
         result.status.signal == 0 && (result.status.code == 2 || result.status.code == 3);
     if (!found_damage && (!result.status.ok() || !result.errors.empty())) fail("check", path, result);
+    co_return parse_json(result.output, "report of qemu-img check", ErrorCode::qemu_failed);
+}
+
+async::Task<Json> QemuImg::free_leaks(std::string path, async::Deadline deadline) const {
+    std::vector<std::string> arguments{"check", "--output=json", "-r", "leaks"};
+    arguments.push_back(pseudo_name(path, "qcow2"));
+    const async::RunResult result = co_await run(std::move(arguments), deadline);
+    // Each cluster that it frees is a word on stderr; the exit status is about what is left then.
+    const bool ended = result.status.signal == 0 &&
+                       (result.status.code == 0 || result.status.code == 2 || result.status.code == 3);
+    if (!ended) fail("free the leaked clusters of", path, result);
     co_return parse_json(result.output, "report of qemu-img check", ErrorCode::qemu_failed);
 }
 

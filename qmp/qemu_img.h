@@ -7,6 +7,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "async/process.h"
 #include "base/json.h"
@@ -21,11 +22,15 @@ class QemuImg {
 
     /// As in async::Command.
     std::optional<async::Identity> identity;
+    std::vector<async::Command::Access> files;
     std::uint64_t max_memory = std::uint64_t{2} << 30;
 
     /// "qemu-img check": its report (ImageCheck), also where that tells of corruptions ("corruptions",
     /// "leaks"). The image must not be open for writing elsewhere: InUse where it is.
     async::Task<Json> check(std::string path, std::string format, async::Deadline deadline) const;
+    /// "qemu-img check -r leaks" of a qcow2 image: its report on what is left then. The image must not be open elsewhere
+    /// at all: InUse where it is. It may be broken off at any point.
+    async::Task<Json> free_leaks(std::string path, async::Deadline deadline) const;
 
     /// "qemu-img compare": whether both show the same, through all that they stand on.
     async::Task<bool> same_content(std::string first, std::string first_format, std::string second,

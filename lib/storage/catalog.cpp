@@ -47,6 +47,7 @@ Catalog::Catalog(const std::string& database_path) : store_(database_path) {
     jobs_ = by_id(std::move(records.jobs));
     for (const Frozen& frozen : records.frozen) apply(frozen);
     stale_manifests_ = {records.stale_manifests.begin(), records.stale_manifests.end()};
+    for (const UnwantedFile& file : records.unwanted_files) apply(file);
     for (const auto& [id, volume] : volumes_) volume_by_path_[path(volume)] = id;
 }
 
@@ -66,6 +67,7 @@ void Catalog::apply(const VolumeRecord& record) {
     if (const auto before = volumes_.find(record.id); before != volumes_.end())
         volume_by_path_.erase(path(before->second));
     volume_by_path_[path(record)] = record.id;
+    unwanted_files_.erase(path(record));
     put(volumes_, ObjectKind::volume, record);
 }
 
@@ -81,6 +83,14 @@ void Catalog::apply(const ManifestStale& manifest) {
         stale_manifests_.insert(manifest.vm);
     else
         stale_manifests_.erase(manifest.vm);
+}
+
+void Catalog::apply(const UnwantedFile& file) {
+    const std::string path = (std::filesystem::path(file.pool) / file.file).string();
+    if (file.unwanted)
+        unwanted_files_[path] = file;
+    else
+        unwanted_files_.erase(path);
 }
 
 void Catalog::apply(const Removal& removal) {

@@ -118,6 +118,10 @@ class Catalog {
 
     [[nodiscard]] std::optional<Timestamp> frozen_since(const Uuid& vm) const;
     [[nodiscard]] std::vector<Uuid> stale_manifests() const;
+    /// By path.
+    [[nodiscard]] const std::map<std::string, UnwantedFile>& unwanted_files() const noexcept {
+        return unwanted_files_;
+    }
 
   private:
     template <typename T>
@@ -137,6 +141,7 @@ class Catalog {
     void apply(const JobRecord& record) { put(jobs_, ObjectKind::job, record); }
     void apply(const Frozen& frozen);
     void apply(const ManifestStale& manifest);
+    void apply(const UnwantedFile& file);
     void apply(const Removal& removal);
     void forget_facts(const Uuid& volume);
     void tell(ObjectKind kind, const Uuid& id, ChangeKind change) const;
@@ -151,6 +156,7 @@ class Catalog {
     std::map<Uuid, JobRecord> jobs_;
     std::map<Uuid, Timestamp> frozen_;
     std::set<Uuid> stale_manifests_;
+    std::map<std::string, UnwantedFile> unwanted_files_;
     std::set<std::string> claimed_disk_names_;
     std::set<std::string> claimed_vm_names_;
 

@@ -28,8 +28,18 @@ struct ManifestStale {
     bool stale = true;
 };
 
+/// A file that an operation was to unlink and could not: nothing needed it. It is found by the next check of a disk.
+struct UnwantedFile {
+    std::string pool;  ///< directory
+    std::string file;  ///< relative to it
+    /// Which one it was, as another may come in its place: 0 where that is not known.
+    std::uint64_t inode = 0;
+    Timestamp since{};
+    bool unwanted = true;  ///< false: it is gone
+};
+
 using Change = std::variant<PoolRecord, DiskRecord, VolumeRecord, VmRecord, SnapshotRecord, JobRecord, Frozen,
-                            ManifestStale, Removal>;
+                            ManifestStale, UnwantedFile, Removal>;
 
 class Changes {
   public:

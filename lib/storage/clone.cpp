@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "storage/adoption.h"
 #include "storage/copy_volume.h"
+#include "storage/doomed_files.h"
 #include "storage/overlay_file.h"
 #include "storage/presence.h"
 #include "storage/vms.h"
@@ -101,9 +102,10 @@ class Clone {
             failure = nullptr;
             auto work = [file] { remove_image_file(file); };
             co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
-            if (failure)
-                reason = Error(reason.code(), "{}; {} stays behind: {}", reason.what(), quote(file.path()),
-                               to_error(failure).what());
+            if (!failure) continue;
+            reason = Error(reason.code(), "{}; {} stays behind: {}", reason.what(), quote(file.path()),
+                           to_error(failure).what());
+            co_await remember_unwanted(engine_, file.pool, file.file);
         }
         hold_.release();
         co_await job_->fail(Changes{}, std::move(reason));

@@ -2,6 +2,7 @@
 #include "storage/create_disk.h"
 
 #include "base/text.h"
+#include "storage/doomed_files.h"
 #include "storage/helper.h"
 
 namespace volchain::storage {
@@ -61,7 +62,10 @@ class CreateDisk {
         failure = nullptr;
         auto work = [file = file_] { remove_image_file(file); };
         co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
-        if (failure) reason = Error(reason.code(), "{}; {}", reason.what(), to_error(failure).what());
+        if (failure) {
+            reason = Error(reason.code(), "{}; {}", reason.what(), to_error(failure).what());
+            co_await remember_unwanted(engine_, file_.pool, file_.file);
+        }
         co_await job_->fail(Changes{}, std::move(reason));
     }
 

@@ -2,6 +2,7 @@
 #include "storage/doomed_files.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -59,6 +60,26 @@ void check_nothing_stands_on(Engine& engine, const Uuid& volume, const std::set<
                             catalog.describe({ObjectKind::vm, vm}));
 }
 
+UnwantedFile unwanted_file(const std::string& pool_directory, const std::string& file) {
+    UnwantedFile unwanted{pool_directory, file, 0, now()};
+    struct stat status {};
+    const std::string path = pool_directory + "/" + file;
+    if (::lstat(path.c_str(), &status) == 0) unwanted.inode = status.st_ino;
+    return unwanted;
+}
+
+async::Task<> remember_unwanted(Engine& engine, std::string pool_directory, std::string file) {
+    auto look = [pool_directory, file] { return unwanted_file(pool_directory, file); };
+    UnwantedFile unwanted = co_await engine.files().run(std::move(look));
+    Changes changes;
+    changes.put(std::move(unwanted));
+    std::exception_ptr failure;
+    co_await async::keep_failure(engine.catalog().commit(std::move(changes), Durability::power), failure);
+    if (failure)
+        log().warning("{} stays and cannot be remembered: {}", quote(pool_directory + "/" + file),
+                      to_error(failure).what());
+}
+
 DoomedFiles DoomedFiles::from_plan(const JsonReader& list) {
     DoomedFiles doomed;
     for (const JsonReader& entry : list.elements())
@@ -84,12 +105,23 @@ void DoomedFiles::add(std::string pool_directory, std::string file) {
 
 async::Task<> DoomedFiles::unlink_all(Engine& engine) {
     std::exception_ptr first;
+    Changes gone;
     for (const File& file : files_) {
         auto work = [pool = file.pool, name = file.file] { unlink_unused(pool, name); };
         std::exception_ptr failure;
         co_await async::keep_failure(engine.files().run(std::move(work)), failure);
         if (!first) first = failure;
+        // Stopped at shutdown it is the operation's recovery that goes on with it.
+        if (failure && to_error(failure).code() != ErrorCode::cancelled)
+            co_await remember_unwanted(engine, file.pool, file.file);
+        if (!failure && engine.catalog().unwanted_files().contains(file.pool + "/" + file.file))
+            gone.put(UnwantedFile{file.pool, file.file, 0, {}, false});
     }
+    std::exception_ptr not_noted;
+    if (!gone.empty())
+        co_await async::keep_failure(engine.catalog().commit(std::move(gone), Durability::process),
+                                     not_noted);
+    if (not_noted) log().debug("files that have gone are still remembered: {}", to_error(not_noted).what());
     if (first) std::rethrow_exception(first);
 }
 

@@ -22,6 +22,12 @@ void check_removable(Engine& engine, const Uuid& volume, const std::set<Uuid>& l
 /// The part of it that headers and QEMU tell: InUse where a volume that stays, or a running VM, stands on it.
 void check_nothing_stands_on(Engine& engine, const Uuid& volume, const std::set<Uuid>& leaving);
 
+/// The file as it is remembered where it cannot go now. Blocking: run on a worker thread.
+[[nodiscard]] UnwantedFile unwanted_file(const std::string& pool_directory, const std::string& file);
+/// Remembers a file without a record that was to go and could not, so that a check finds it. Where that cannot be written,
+/// it is logged.
+async::Task<> remember_unwanted(Engine& engine, std::string pool_directory, std::string file);
+
 class DoomedFiles {
   public:
     DoomedFiles() = default;
@@ -35,7 +41,7 @@ class DoomedFiles {
     [[nodiscard]] bool empty() const noexcept { return files_.empty(); }
 
     /// After the commit. A file that is gone already is no error. The first error is thrown when all were tried: InUse
-    /// where a process has a file open.
+    /// where a process has a file open. What stays is remembered as unwanted.
     async::Task<> unlink_all(Engine& engine);
 
   private:

@@ -108,7 +108,11 @@ MergeStep merge_of(const Catalog& catalog, const Run& run, Direction direction) 
     const bool loses_bitmaps = catalog.volume(run.bottom()).format == VolumeFormat::raw &&
                                has_bitmaps(catalog, run.children.front());
     const bool cheaper_down = commit.cost < stream.cost && !loses_bitmaps;
-    const bool down = direction == Direction::commit || (direction == Direction::automatic && cheaper_down);
+    // A commit that was broken off in the moment of its switch is settled by that commit, whatever it costs by now: what
+    // the guest wrote last may be in either of the two.
+    const bool unsettled = catalog.volume(run.children.front()).mark == VolumeMark::illegal;
+    const bool down =
+        unsettled || direction == Direction::commit || (direction == Direction::automatic && cheaper_down);
     return down ? commit : stream;
 }
 

@@ -525,9 +525,10 @@ class MoveDisk {
             failure = nullptr;
             auto work = [file] { remove_image_file(file); };
             co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
-            if (failure)
-                reason = Error(reason.code(), "{}; {} stays behind: {}", reason.what(), quote(file.path()),
-                               to_error(failure).what());
+            if (!failure) continue;
+            reason = Error(reason.code(), "{}; {} stays behind: {}", reason.what(), quote(file.path()),
+                           to_error(failure).what());
+            co_await remember_unwanted(engine_, file.pool, file.file);
         }
         reason = Error(reason.code(), "{}; the disk is where it was", reason.what());
         co_await job_->fail(Changes{}, std::move(reason));

@@ -40,6 +40,11 @@ struct ObjectId {
     return Json{{"kind", word(object.kind)}, {"id", object.id.str()}};
 }
 
+/// How a list of records stands in a job's result: also an empty one says what it is.
+[[nodiscard]] inline Json list_json(Json records) {
+    return Json{{"records", std::move(records)}};
+}
+
 /// An id in a plan of ours; nil where it is none.
 [[nodiscard]] inline Uuid id_in(const JsonReader& value) {
     return Uuid::parse(value.string()).value_or(Uuid{});

@@ -4,6 +4,7 @@
 #include "storage/attach_disk.h"
 #include "storage/checksum_volume.h"
 #include "storage/clone.h"
+#include "storage/check_disk.h"
 #include "storage/create_disk.h"
 #include "storage/create_overlay.h"
 #include "storage/create_snapshot.h"
@@ -42,6 +43,7 @@ constexpr std::array recoveries{
     Recovery{"resize-disk", locks_of_resize_disk, recover_resize_disk},
     Recovery{"delete-disk", locks_of_delete_disk, recover_delete_disk},
     Recovery{"checksum-volume", locks_of_checksum_volume, recover_checksum_volume},
+    Recovery{"check-disk", locks_of_check_disk, recover_check_disk},
     Recovery{"preview", locks_of_preview, recover_preview},
     Recovery{"revert", locks_of_preview, recover_preview},
     Recovery{"commit-preview", locks_of_preview, recover_end_of_preview},

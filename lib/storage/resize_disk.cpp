@@ -155,12 +155,20 @@ class ResizeDisk {
         (void)co_await session->execute("block_resize", std::move(arguments), async::after(resize_limit));
     }
 
-    /// Where the backing volume is larger than the image was, what of it lies beyond must not show up: QEMU covers that
-    /// with zeroes if it knows how large the backing is. Of its content it needs nothing.
     async::Task<> resize_in_helper(std::string path) {
         helper_ = true;
         const auto helper = co_await start_storage_daemon(engine_, path);
-        const auto session = helper->session();
+        std::exception_ptr failure;
+        co_await async::keep_failure(resize_node(helper->session(), std::move(path)), failure);
+        // In order also where it failed: bitmaps are written when it closes the image, and lost where it is killed.
+        const bool clean = co_await helper->stop(async::after(engine_.settings().command_timeout));
+        if (failure) std::rethrow_exception(failure);
+        if (!clean) throw Error(ErrorCode::qemu_failed, "the storage daemon did not end in order");
+    }
+
+    /// Where the backing volume is larger than the image was, what of it lies beyond must not show up: QEMU covers that
+    /// with zeroes if it knows how large the backing is. Of its content it needs nothing.
+    async::Task<> resize_node(std::shared_ptr<qmp::Session> session, std::string path) {
         const async::Deadline soon = async::after(engine_.settings().command_timeout);
         const qmp::NodeOptions plain;
         Json file = qmp::file_node("file", path, qmp::Access::read_write, plain);
@@ -178,9 +186,6 @@ class ResizeDisk {
         (void)co_await session->execute("blockdev-add", std::move(node), soon);
         Json arguments = resize_arguments("image", plan_.size);
         (void)co_await session->execute("block_resize", std::move(arguments), async::after(resize_limit));
-        // Bitmaps are written when it closes the image.
-        const bool clean = co_await helper->stop(async::after(engine_.settings().command_timeout));
-        if (!clean) throw Error(ErrorCode::qemu_failed, "the storage daemon did not end in order");
     }
 
     async::Task<> finish() {

@@ -108,6 +108,15 @@ CREATE TABLE job (
     plan TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Files without a record that could not be unlinked. The pool is its directory: it may be forgotten before.
+CREATE TABLE unwanted_file (
+    pool TEXT NOT NULL,
+    file TEXT NOT NULL,
+    inode INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (pool, file)
+) STRICT, WITHOUT ROWID;
+
 -- Not REFERENCES vm: the mark must be written whatever else is true.
 CREATE TABLE frozen (vm TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE stale_manifest (vm TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;

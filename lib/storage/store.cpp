@@ -83,6 +83,11 @@ void write(Database& database, const VolumeRecord& volume) {
         .bind(column(volume.created))
         .bind(word(volume.mark))
         .run();
+    // Whoever makes a file a volume wants it.
+    auto wanted = database.prepare(
+        "DELETE FROM unwanted_file WHERE pool || '/' || file = (SELECT path || '/' || ? FROM pool WHERE "
+        "id=?)");
+    bind(wanted.bind(volume.file), volume.pool).run();
 }
 
 void write(Database& database, const VmRecord& vm) {
@@ -185,6 +190,15 @@ void write(Database& database, const ManifestStale& manifest) {
     auto statement = manifest.stale ? database.prepare("INSERT OR REPLACE INTO stale_manifest VALUES (?)")
                                     : database.prepare("DELETE FROM stale_manifest WHERE vm=?");
     bind(statement, manifest.vm).run();
+}
+
+void write(Database& database, const UnwantedFile& file) {
+    auto statement = file.unwanted
+                         ? database.prepare("INSERT OR REPLACE INTO unwanted_file VALUES (?, ?, ?, ?)")
+                         : database.prepare("DELETE FROM unwanted_file WHERE pool=? AND file=?");
+    statement.bind(file.pool).bind(file.file);
+    if (file.unwanted) statement.bind(static_cast<std::int64_t>(file.inode)).bind(column(file.since));
+    statement.run();
 }
 
 void write(Database& database, const Removal& removal) {
@@ -319,6 +333,12 @@ Records Store::load() {
 
     auto stale = database_->prepare("SELECT vm FROM stale_manifest");
     while (stale.row()) records.stale_manifests.push_back(uuid_at(stale, 0));
+
+    auto unwanted = database_->prepare("SELECT pool, file, inode, since FROM unwanted_file");
+    while (unwanted.row())
+        records.unwanted_files.push_back({unwanted.text(0), unwanted.text(1),
+                                          static_cast<std::uint64_t>(unwanted.number(2)),
+                                          time_at(unwanted, 3)});
     return records;
 }
 

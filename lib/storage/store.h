@@ -25,6 +25,7 @@ struct Records {
     std::vector<JobRecord> jobs;
     std::vector<Frozen> frozen;
     std::vector<Uuid> stale_manifests;
+    std::vector<UnwantedFile> unwanted_files;
 };
 
 class Store {

@@ -50,7 +50,7 @@ MEANING = {
     "Disk.CreateSnapshot.name": "snapshot name", "Disk.CreateSnapshot.description": "description",
     "Disk.CreateSnapshot.quiesce": "word", "Disk.CreateSnapshot.freeze-timeout-usec": "timeout",
     "Disk.Move.pool": "pool", "Disk.Move.collapse": "flag", "Disk.Move.speed": "flag",
-    "Disk.Resize.size": "size", "Disk.Resize.shrink": "flag", "Disk.Delete.snapshots": "flag",
+    "Disk.Resize.size": "size", "Disk.Resize.shrink": "flag", "Disk.Check.repair": "flag", "Disk.Delete.snapshots": "flag",
     "VM.CreateSnapshot.name": "snapshot name", "VM.CreateSnapshot.description": "description",
     "VM.CreateSnapshot.disks": "disks", "VM.CreateSnapshot.exclude": "left out disks",
     "VM.CreateSnapshot.quiesce": "word",

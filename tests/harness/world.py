@@ -27,6 +27,7 @@ CALLS = {
     "Disk.Attach": (lambda w: [w.down, "spare", {}], None),
     "Disk.Detach": (lambda w: [{}], None),
     "Disk.Flatten": (lambda w: [{}], None),
+    "Disk.Check": (lambda w: [{}], None),
     "Volume.Commit": (lambda w: [w.one["volume"], {}], "InvalidArgument"),
     "Volume.Clone": (lambda w: ["copy", w.pool, {}], None),
     "Volume.Merge": (lambda w: [{}], "InUse"),

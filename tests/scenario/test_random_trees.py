@@ -13,6 +13,7 @@ import pytest
 
 from harness import images
 from harness.client import variants
+from harness.damage import findings
 from harness.tree import Tree
 
 MIB = 1 << 20
@@ -284,3 +285,5 @@ def test_a_random_sequence(client, directory, qemus, seed):
         except BaseException:
             print(f"seed {seed}: {' '.join(run.done)}")
             raise
+    for disk in run.tree.disks:
+        assert [f for f in findings(client, disk) if f["severity"] != "info"] == [], f"seed {seed}: {' '.join(run.done)}"

@@ -30,6 +30,24 @@ TEST(ObjectValues, ResultsOfJobs) {
     EXPECT_TRUE(result_dict(Json::object()).empty());
 }
 
+TEST(ObjectValues, ListsOfRecords) {
+    const Uuid volume = Uuid::make();
+    Json record;
+    record["kind"] = "leak";
+    record["repaired"] = false;
+    record["volume"] = storage::object_json({ObjectKind::volume, volume});
+    Json result;
+    result["findings"] = storage::list_json(Json::array({record}));
+    result["none"] = storage::list_json(Json::array());
+    const bus::Dict dict = result_dict(result);
+    EXPECT_EQ(dict.at("none").signature(), "aa{sv}");
+    const auto findings = dict.at("findings").get<std::vector<bus::Dict>>();
+    ASSERT_TRUE(findings && findings->size() == 1);
+    EXPECT_EQ(findings->front().at("kind").get<std::string>(), "leak");
+    EXPECT_EQ(findings->front().at("repaired").get<bool>(), false);
+    EXPECT_EQ(findings->front().at("volume").get<bus::ObjectPath>(), object_path(ObjectKind::volume, volume));
+}
+
 TEST(ObjectValues, ErrorsOfJobs) {
     EXPECT_EQ(error_pair(std::nullopt), TextPair());
     EXPECT_EQ(error_pair(Error(ErrorCode::no_space, "full")),

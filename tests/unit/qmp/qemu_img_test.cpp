@@ -42,6 +42,54 @@ TEST(QemuImg, Checks) {
     async::run(checks());
 }
 
+/// A cluster at the end of the file is taken and nothing refers to it.
+void leak(const std::string& path) {
+    const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    const std::uint64_t clusters = (std::filesystem::file_size(path) + 65535) / 65536;
+    std::filesystem::resize_file(path, (clusters + 1) * 65536);
+    const auto number_at = [&](std::uint64_t offset) {
+        std::array<std::byte, 8> bytes{};
+        (void)read_at(fd.get(), bytes, offset);
+        std::uint64_t number = 0;
+        for (const std::byte b : bytes) number = number << 8 | std::to_integer<std::uint64_t>(b);
+        return number;
+    };
+    // Header: refcount_table_offset; its first entry is the block with the first 16-bit counts.
+    const std::array<std::byte, 2> one{std::byte{0}, std::byte{1}};
+    write_at(fd.get(), one, number_at(number_at(48)) + 2 * clusters);
+}
+
+Task<> leaks_are_freed() {
+    const TemporaryDirectory directory;
+    QemuImg qemu_img;
+    const std::string path = directory / "image";
+    create_image(path, "qcow2", "1M");
+    (void)run_program({"qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", path});
+    leak(path);
+    qemu_img.files.emplace_back();
+    qemu_img.files.back().path = path;
+    const Json found = co_await qemu_img.check(path, "qcow2", soon());
+    EXPECT_EQ(found.value("leaks", 0), 1) << found.dump();
+    qemu_img.files.back().write = true;
+    {
+        const ImageLock lock =
+            ImageLock::take_reader(UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), path);
+        const Error held = co_await failure_of(qemu_img.free_leaks(path, soon()));
+        EXPECT_EQ(held.code(), ErrorCode::in_use) << held.what();
+    }
+    const Json freed = co_await qemu_img.free_leaks(path, soon());
+    EXPECT_EQ(freed.value("leaks", 0), 0) << freed.dump();
+    EXPECT_EQ(freed.value("leaks-fixed", 0), 1) << freed.dump();
+    const Json clean = co_await qemu_img.check(path, "qcow2", soon());
+    EXPECT_FALSE(clean.contains("leaks")) << clean.dump();
+    (void)run_program({"qemu-io", "-f", "qcow2", "-c", "read -P 7 0 64k", path});
+    const Json again = co_await qemu_img.free_leaks(path, soon());
+    EXPECT_EQ(again.value("leaks-fixed", 0), 0) << again.dump();
+}
+TEST(QemuImg, FreesLeaks) {
+    async::run(leaks_are_freed());
+}
+
 Task<> backing_files_are_left_alone() {
     const TemporaryDirectory directory;
     const QemuImg qemu_img;

@@ -33,7 +33,7 @@ TEST_F(SchemaTest, IsMadeInAnEmptyDatabase) {
     EXPECT_GE(version_of(database_), 1);
     EXPECT_THAT(tables_of(database_),
                 ElementsAre("disk", "frozen", "job", "pool", "snapshot", "snapshot_disk", "snapshot_excluded",
-                            "stale_manifest", "vm", "volume"));
+                            "stale_manifest", "unwanted_file", "vm", "volume"));
 }
 
 TEST_F(SchemaTest, IsLeftAloneWhereItIsTheLatest) {
@@ -62,7 +62,7 @@ TEST_F(SchemaTest, IsMadeCompletelyOrNotAtAll) {
     EXPECT_THAT(tables_of(database_), ElementsAre("stale_manifest"));
     database_.execute("DROP TABLE stale_manifest");
     migrate(database_);
-    EXPECT_EQ(tables_of(database_).size(), 10u);
+    EXPECT_EQ(tables_of(database_).size(), 11u);
 }
 
 }  // namespace

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Images that something has happened to, byte by byte as the qcow2 specification has them; and what a check of a disk says
+of that."""
+import contextlib
+import hashlib
+import os
+import shutil
+import sqlite3
+import struct
+
+from harness import images
+from harness.client import variants
+from harness.qemu import Qemu
+
+DIRTY, CORRUPT = 1 << 0, 1 << 1  # incompatible features
+
+
+def _number(f, offset, form):
+    f.seek(offset)
+    return struct.unpack(form, f.read(struct.calcsize(form)))[0]
+
+
+def _put(f, offset, form, value):
+    f.seek(offset)
+    f.write(struct.pack(form, value))
+
+
+def _reference_count(f, cluster):
+    """Where the 16-bit reference count of a cluster is; only of those in the first block of such."""
+    table = _number(f, 48, ">Q")
+    block = _number(f, table, ">Q")
+    assert _number(f, 96, ">I") == 4 and block
+    return block + 2 * cluster
+
+
+def _clusters(f):
+    cluster = 1 << _number(f, 20, ">I")
+    f.seek(0, os.SEEK_END)
+    return cluster, -(-f.tell() // cluster)
+
+
+def leak(path, count=3):
+    """Clusters at the end of the file that nothing refers to; what the image shows stays."""
+    with open(path, "r+b") as f:
+        cluster, end = _clusters(f)
+        f.truncate((end + count) * cluster)
+        for number in range(end, end + count):
+            _put(f, _reference_count(f, number), ">H", 1)
+
+
+def corrupt(path):
+    """The last cluster that is in use has a reference count that says that it is not."""
+    with open(path, "r+b") as f:
+        _, end = _clusters(f)
+        places = [_reference_count(f, number) for number in range(end)]
+        used = [place for place in places if _number(f, place, ">H") == 1]
+        _put(f, used[-1], ">H", 0)
+
+
+def set_feature(path, bits):
+    with open(path, "r+b") as f:
+        _put(f, 72, ">Q", _number(f, 72, ">Q") | bits)
+
+
+def set_backing(path, name):
+    """Another name of the backing file, not longer than the one before; whoever has the image open."""
+    with open(path, "r+b") as f:
+        offset, length = _number(f, 8, ">Q"), _number(f, 16, ">I")
+        assert len(name) <= length
+        f.seek(offset)
+        f.write(name.encode())
+        _put(f, 16, ">I", len(name))
+
+
+def lose_bitmap(directory, path, name):
+    """An image with a bitmap that a QEMU had when it was killed. What else it has of bitmaps is lost, too."""
+    images.run("qemu-img", "bitmap", "--add", path, name)
+    Qemu(f"{directory}/killed", [path]).start().kill()
+
+
+def findings(client, disk, **options):
+    """What Disk.Check finds: a list of {name: value}."""
+    job = client.call(disk, "Disk", "Check", "a{sv}", variants(options))
+    return unpacked(client.finish(job))
+
+
+def unpacked(result):
+    return [{name: value for name, (_, value) in finding.items()} for finding in result["findings"]]
+
+
+def kinds(found):
+    """"kind severity" of each, sorted; a "+" for what can be mended, "!" for what was."""
+    return sorted(f"{f['kind']} {f['severity']}" + ("!" if f["repaired"] else "+" if f["repairable"] else "") for f in found)
+
+
+def only(found, kind):
+    """The one finding of a kind."""
+    of_kind = [f for f in found if f["kind"] == kind]
+    assert len(of_kind) == 1, found
+    return of_kind[0]
+
+
+def digests(directory):
+    """{name: digest} of all files below a directory."""
+    all_of_them = {}
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with open(os.path.join(place, name), "rb") as f:
+                all_of_them[os.path.relpath(os.path.join(place, name), directory)] = hashlib.file_digest(f, "sha256").hexdigest()
+    return all_of_them
+
+
+@contextlib.contextmanager
+def state(daemon):
+    """The state database of a daemon that does not run: to be put into a state that no operation leaves it in."""
+    database = sqlite3.connect(os.path.join(daemon.directory, "state/volchain.db"))
+    with contextlib.closing(database), database:
+        yield database
+
+
+def records(daemon, directory):
+    """All that is recorded but jobs, by table; of a copy, as the daemon has it open."""
+    copy = os.path.join(directory, "state-copy")
+    shutil.copytree(os.path.join(daemon.directory, "state"), copy)
+    try:
+        with contextlib.closing(sqlite3.connect(os.path.join(copy, "volchain.db"))) as database:
+            tables = [name for name, in database.execute("SELECT name FROM sqlite_schema WHERE type='table' AND name != 'job'")]
+            return {table: sorted(database.execute(f"SELECT * FROM {table}")) for table in tables}
+    finally:
+        shutil.rmtree(copy)
