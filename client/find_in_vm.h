@@ -10,8 +10,8 @@
 
 namespace volchain::client {
 
-[[nodiscard]] async::Task<bus::ObjectPath> find_snapshot_of(Session& session, Objects objects, bus::ObjectPath vm,
-                                                            std::string what);
+[[nodiscard]] async::Task<bus::ObjectPath> find_snapshot_of(Session& session, Objects objects,
+                                                            bus::ObjectPath vm, std::string what);
 /// A disk may be called by its target, too.
 [[nodiscard]] async::Task<bus::ObjectPath> find_disk_of(Session& session, Objects objects, bus::ObjectPath vm,
                                                         std::string what);

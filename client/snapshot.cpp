@@ -83,7 +83,8 @@ async::Task<> delete_snapshot(Session& session, Arguments arguments) {
 }
 
 /// Disk, which of the two has it, its size in each, bytes that may differ, in how many extents.
-using DiskDifference = std::tuple<bus::ObjectPath, std::string, std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
+using DiskDifference =
+    std::tuple<bus::ObjectPath, std::string, std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
 /// Extents, where to go on.
 using DiffPage = std::tuple<Extents, std::uint64_t>;
 
@@ -92,7 +93,8 @@ Cell disk_cell(const Objects& objects, const bus::ObjectPath& disk) {
 }
 
 void print_diff(Session& session, const Objects& objects, const std::vector<DiskDifference>& disks) {
-    Table table("disk", {{"Disk"}, {"In"}, {"SizeBytes"}, {"OtherSizeBytes"}, {"DifferingBytes"}, {"Extents"}});
+    Table table("disk",
+                {{"Disk"}, {"In"}, {"SizeBytes"}, {"OtherSizeBytes"}, {"DifferingBytes"}, {"Extents"}});
     for (const auto& [disk, where, size, other_size, bytes, extents] : disks) {
         const bool both = where == "both";
         table.add({disk_cell(objects, disk), Cell::text(where), where == "other" ? Cell() : Cell::size(size),
@@ -123,7 +125,8 @@ async::Task<> print_diff_extents(Session& session, Objects objects, bus::ObjectP
         const bus::ObjectPath disk = std::get<0>(difference);
         const ExtentList extents = co_await differing_extents(session, snapshot, other, disk);
         for (const auto& [start, length, kind] : extents.all())
-            table.add({disk_cell(objects, disk), Cell::number(start), Cell::number(length), Cell::text(kind)});
+            table.add(
+                {disk_cell(objects, disk), Cell::number(start), Cell::number(length), Cell::text(kind)});
     }
     session.output().print(table);
 }

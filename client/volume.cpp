@@ -84,8 +84,8 @@ async::Task<> measure_volume(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.text("format").size("cluster-size").flag("extended-l2").flag("bitmaps");
     const bus::ObjectPath volume = co_await session.find("volume", arguments.at(0));
-    const auto measured = co_await session.call<std::tuple<std::uint64_t, std::uint64_t>>(volume, "Measure",
-                                                                                         options.dict());
+    const auto measured =
+        co_await session.call<std::tuple<std::uint64_t, std::uint64_t>>(volume, "Measure", options.dict());
     Sheet sheet;
     sheet.add("RequiredBytes", Cell::size(std::get<0>(measured)));
     sheet.add("FullBytes", Cell::size(std::get<1>(measured)));

@@ -119,6 +119,7 @@ const std::map<std::string, Reader>& readers() {
         {"log.level",
          [](Config& c, const toml::node& n, const std::string& w) { c.log_level = level_of(n, w); }},
         {"jobs.keep-finished", seconds_at_least_one(&Settings::keep_finished_jobs)},
+        {"jobs.catch-up-limit", duration(&Settings::catch_up_limit)},
         {"images.owner", [](Config& c, const toml::node& n,
                             const std::string& w) { c.settings.image_uid = account_of(n, w, false); }},
         {"images.group", [](Config& c, const toml::node& n,

@@ -8,7 +8,8 @@
 namespace volchain::daemon {
 
 /// Of Snapshot.Diff: disk, which of the two has it, its size in each, bytes that may differ, in how many extents.
-using DiskDifference = std::tuple<bus::ObjectPath, std::string, std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
+using DiskDifference =
+    std::tuple<bus::ObjectPath, std::string, std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
 
 class SnapshotObject {
   public:

@@ -78,7 +78,8 @@ Extents NbdClient::extents(std::uint64_t offset, std::uint64_t length) {
         rest -= extent.length;
     }
     std::erase_if(found, [](const Extent& extent) { return extent.length == 0; });
-    if (found.empty()) throw Error(ErrorCode::qemu_failed, "the NBD server does not say what is at {}", offset);
+    if (found.empty())
+        throw Error(ErrorCode::qemu_failed, "the NBD server does not say what is at {}", offset);
     return found;
 }
 
@@ -100,8 +101,8 @@ template <typename Done>
 void NbdClient::wait(Done done, const std::string& activity) {
     const auto end = std::chrono::steady_clock::now() + patience_;
     while (!done()) {
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
-            end - std::chrono::steady_clock::now());
+        const auto left =
+            std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
         if (left.count() <= 0)
             throw Error(ErrorCode::timeout, "timed out {} for {} ms", activity, patience_.count());
         if (::nbd_poll(handle_.get(), static_cast<int>(left.count())) < 0) fail(activity);

@@ -19,8 +19,7 @@ std::uint64_t refcount_clusters(std::uint64_t others, std::uint64_t cluster_size
     std::uint64_t blocks = 0;
     std::uint64_t table = 0;
     while (true) {
-        const std::uint64_t more_blocks =
-            divide_up(others + blocks + table, cluster_size / refcount_bytes);
+        const std::uint64_t more_blocks = divide_up(others + blocks + table, cluster_size / refcount_bytes);
         const std::uint64_t more_table = divide_up(more_blocks, cluster_size / table_entry_bytes);
         if (more_blocks == blocks && more_table == table) return blocks + table;
         blocks = more_blocks;

@@ -84,8 +84,7 @@ LayerExtent Qcow2LayerMap::piece(std::uint64_t offset) {
         alike = cluster.zero;
     }
     const std::uint64_t begin = offset >> width << width;
-    extent.length =
-        begin + (static_cast<std::uint64_t>(std::countr_one(alike >> first)) << width) - offset;
+    extent.length = begin + (static_cast<std::uint64_t>(std::countr_one(alike >> first)) << width) - offset;
     return extent;
 }
 

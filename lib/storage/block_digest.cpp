@@ -27,7 +27,8 @@ const EVP_MD* function_of(ChecksumAlgorithm algorithm) {
 
 void expect(int result) {
     if (result != 1)
-        throw Error(ErrorCode::unsupported, "libcrypto refuses the hash function; a system in FIPS mode has sha256 only");
+        throw Error(ErrorCode::unsupported,
+                    "libcrypto refuses the hash function; a system in FIPS mode has sha256 only");
 }
 
 bool is_zero(std::span<const std::byte> bytes) {

@@ -26,8 +26,8 @@ namespace volchain::storage {
 
 enum class ChecksumAlgorithm { sha256, blake2b512 };
 constexpr auto enum_names(ChecksumAlgorithm) {
-    return std::to_array<EnumName<ChecksumAlgorithm>>({{ChecksumAlgorithm::sha256, "sha256/64KiB"},
-                                                       {ChecksumAlgorithm::blake2b512, "blake2b512/64KiB"}});
+    return std::to_array<EnumName<ChecksumAlgorithm>>(
+        {{ChecksumAlgorithm::sha256, "sha256/64KiB"}, {ChecksumAlgorithm::blake2b512, "blake2b512/64KiB"}});
 }
 
 class BlockDigest {

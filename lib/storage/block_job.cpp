@@ -3,6 +3,7 @@
 
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 
@@ -47,6 +48,7 @@ async::Task<> BlockJob::start(std::string command, Json arguments) {
 async::Task<bool> BlockJob::run_until(Goal goal) {
     const Job::Copying copying(*job_);
     ready_looks_ = 0;
+    first_pass_ = 0;
     bool broken_off = false;
     std::exception_ptr failure;
     std::optional<bool> reached;
@@ -89,7 +91,31 @@ async::Task<bool> BlockJob::look(Goal goal) {
     const bool ready = goal == Goal::ready && info.status == qmp::JobStatus::ready;
     ready_looks_ = ready ? ready_looks_ + 1 : 0;
     if (ready_looks_ >= enough_ready_looks) co_return true;
+    if (goal == Goal::ready) watch_guest(info);
     throw problem;
+}
+
+/// What is left to copy gets less as long as the job copies what was there when it began, however slowly. From then on it
+/// is what the guest has written since: that has to get less, too, and by more than chance.
+void BlockJob::watch_guest(const qmp::JobInfo& info) {
+    const async::Clock::time_point now = async::Clock::now();
+    const std::uint64_t left = info.total - std::min(info.current, info.total);
+    if (first_pass_ == 0) {
+        first_pass_ = info.total;
+        least_left_ = left;
+        least_left_since_ = now;
+    }
+    const bool copies = info.status == qmp::JobStatus::running && !paused_;
+    const bool first_pass = info.current < first_pass_;
+    const std::uint64_t enough = first_pass ? least_left_ : least_left_ - least_left_ / 8;
+    if (!copies || left < enough) {
+        least_left_ = std::min(left, least_left_);
+        least_left_since_ = now;
+    }
+    if (now - least_left_since_ < engine_.settings().catch_up_limit) return;
+    throw Error(
+        ErrorCode::busy,
+        "the guest writes faster than its data is copied: {} bytes are left, and they do not get less", left);
 }
 
 async::Task<bool> BlockJob::reach(Goal goal, async::Deadline deadline) {

@@ -35,8 +35,9 @@ class BlockJob {
     }
 
     /// True when the goal is reached; false when the job has ended before. "Ready" is also true of a job that has been
-    /// ready for some seconds and is only kept from having copied everything by a guest that writes on. A cancel breaks
-    /// the job off and throws Cancelled.
+    /// ready for some seconds and is only kept from having copied everything by a guest that writes on. Busy where a guest
+    /// keeps it from ever being ready, as it writes faster than can be copied. A cancel breaks the job off and throws
+    /// Cancelled.
     async::Task<bool> run_until(Goal goal);
     async::Task<> complete();
     async::Task<> finalize();
@@ -53,6 +54,7 @@ class BlockJob {
     [[nodiscard]] async::Deadline soon() const { return async::after(engine_.settings().command_timeout); }
     [[nodiscard]] async::Task<bool> reach(Goal goal, async::Deadline deadline);
     [[nodiscard]] async::Task<bool> look(Goal goal);
+    void watch_guest(const qmp::JobInfo& info);
     async::Task<> grant_wishes();
     async::Task<> wait_for_room(Error why);
     [[nodiscard]] async::Task<std::uint64_t> room();
@@ -66,6 +68,9 @@ class BlockJob {
     std::uint64_t speed_ = 0;  ///< that QEMU was told
     bool paused_ = false;      ///< at the user's wish
     unsigned ready_looks_ = 0;
+    std::uint64_t first_pass_ = 0;  ///< bytes that there were to copy when it began
+    std::uint64_t least_left_ = 0;
+    async::Clock::time_point least_left_since_{};
 };
 
 }  // namespace volchain::storage

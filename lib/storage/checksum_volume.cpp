@@ -33,7 +33,8 @@ std::string socket_path(const Engine& engine, const Uuid& job) {
 /// The file of a listening socket, there until somebody has connected to it.
 class SocketFile {
   public:
-    explicit SocketFile(std::string path) : path_(std::move(path)), listening_(qmp::listen_unix(path_, 0600)) {}
+    explicit SocketFile(std::string path)
+        : path_(std::move(path)), listening_(qmp::listen_unix(path_, 0600)) {}
     SocketFile(const SocketFile&) = delete;
     SocketFile& operator=(const SocketFile&) = delete;
     ~SocketFile() { (void)::unlink(path_.c_str()); }
@@ -267,9 +268,10 @@ async::Task<> refuse_running(Engine& engine, Uuid volume) {
     if (vm.nil()) co_return;
     co_await engine.vm(vm).look_now(async::after(engine.settings().greeting_timeout * 2));
     if (engine.vm(vm).live())
-        throw Error(ErrorCode::running,
-                    "{} is written to by {}, which is running; take a snapshot, and its content stays as it is then",
-                    catalog.describe({ObjectKind::volume, volume}), catalog.describe({ObjectKind::vm, vm}));
+        throw Error(
+            ErrorCode::running,
+            "{} is written to by {}, which is running; take a snapshot, and its content stays as it is then",
+            catalog.describe({ObjectKind::volume, volume}), catalog.describe({ObjectKind::vm, vm}));
     if (!engine.vm(vm).down()) (void)engine.vm(vm).session();  // throws Unreachable, and why
 }
 
@@ -294,7 +296,8 @@ async::Task<Uuid> checksum_volume(Engine& engine, Uuid volume, ChecksumRequest r
 
 async::Task<> recover_checksum_volume(Engine& engine, JobPtr job) {
     (void)::unlink(socket_path(engine, job->id()).c_str());
-    co_await job->fail(Changes(), Error(ErrorCode::interrupted, "the daemon ended in the middle; begin it anew"));
+    co_await job->fail(Changes(),
+                       Error(ErrorCode::interrupted, "the daemon ended in the middle; begin it anew"));
 }
 
 std::vector<ObjectId> locks_of_checksum_volume(const JobRecord&) {

@@ -150,6 +150,8 @@ async::Task<Uuid> delete_disk(Engine& engine, DeleteRequest request) {
     if (vm) co_await require_down(engine, vm, "deleting a disk of it");
     refuse_moved(catalog, request.disk, vm);
     check_deletable(catalog, request);
+    const std::vector<Uuid> volumes = catalog.volumes_of_disk(request.disk);
+    engine.holds().check_free({volumes.begin(), volumes.end()});
     const std::set<Uuid> vms = concerned_vms(catalog, request.disk);
     JobRequest job("delete-disk", {ObjectKind::disk, request.disk}, request.owner_uid);
     job.locks.push_back({ObjectKind::disk, request.disk});

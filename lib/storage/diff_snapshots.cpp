@@ -45,7 +45,8 @@ State snapshot_state(const Catalog& catalog, const SnapshotRecord& snapshot) {
 State present_state(const Catalog& catalog, const SnapshotRecord& snapshot) {
     State state;
     if (snapshot.vm) {
-        for (const Uuid& disk : catalog.disks_of_vm(snapshot.vm)) state.emplace(disk, catalog.disk(disk).active);
+        for (const Uuid& disk : catalog.disks_of_vm(snapshot.vm))
+            state.emplace(disk, catalog.disk(disk).active);
         return state;
     }
     for (const SnapshotDisk& part : snapshot.disks)
@@ -63,9 +64,10 @@ State other_state(const Catalog& catalog, const Uuid& here, const std::optional<
 
 /// How many layers of `chain` are above the first that `other` has, too.
 std::size_t layers_above_common(const ChainFiles& chain, const ChainFiles& other) {
-    const auto shared = std::find_if(chain.volumes.begin(), chain.volumes.end(), [&other](const Uuid& volume) {
-        return std::find(other.volumes.begin(), other.volumes.end(), volume) != other.volumes.end();
-    });
+    const auto shared =
+        std::find_if(chain.volumes.begin(), chain.volumes.end(), [&other](const Uuid& volume) {
+            return std::find(other.volumes.begin(), other.volumes.end(), volume) != other.volumes.end();
+        });
     return static_cast<std::size_t>(shared - chain.volumes.begin());
 }
 
@@ -115,8 +117,8 @@ class DiffScan {
 DiffPage read_page(const ChainFiles& here, const ChainFiles& there, std::uint64_t start) {
     DiffScan scan(here, there);
     if (start > scan.size())
-        throw Error(ErrorCode::invalid_argument, "argument 'start': {} is behind the end of the disk of {} bytes",
-                    start, scan.size());
+        throw Error(ErrorCode::invalid_argument,
+                    "argument 'start': {} is behind the end of the disk of {} bytes", start, scan.size());
     const async::Deadline deadline = async::after(slice_limit);
     DiffPage page;
     std::uint64_t offset = start;

@@ -42,6 +42,6 @@ struct DiffPage {
 
 /// The extents of one disk that both have, from `start` on, as many as map_volume() would return.
 async::Task<DiffPage> diff_disk(Engine& engine, Uuid here, std::optional<Uuid> there, Uuid disk,
-                               std::uint64_t start);
+                                std::uint64_t start);
 
 }  // namespace volchain::storage

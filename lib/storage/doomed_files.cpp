@@ -20,7 +20,35 @@ void unlink_unused(const std::string& pool_path, const std::string& file) {
     const std::string path = pool_path + "/" + file;
     if (::faccessat(pool.get(), file.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT) return;
     const auto lock = qmp::ImageLock::take_writer(open_beneath(pool.get(), file, O_RDONLY), path);
-    (void)remove_file(pool.get(), file);
+    try {
+        (void)remove_file(pool.get(), file);
+    } catch (const Error& error) {
+        throw error.during("in " + quote(pool_path));
+    }
+}
+
+Json record_json(const VolumeRecord& record) {
+    Json entry;
+    entry["id"] = record.id.str();
+    entry["disk"] = record.disk.str();
+    entry["pool"] = record.pool.str();
+    entry["format"] = word(record.format);
+    entry["created"] = to_usec(record.created);
+    return entry;
+}
+
+/// None in the plans of earlier versions.
+std::optional<VolumeRecord> parse_record(const JsonReader& file) {
+    const auto found = file.find("record");
+    if (!found) return std::nullopt;
+    VolumeRecord record;
+    record.id = id_in(found->at("id"));
+    record.disk = id_in(found->at("disk"));
+    record.pool = id_in(found->at("pool"));
+    record.file = file.at("file").string();
+    record.format = from_word<VolumeFormat>(found->at("format").string()).value_or(VolumeFormat::qcow2);
+    record.created = from_usec(found->at("created").u64());
+    return record;
 }
 
 }  // namespace
@@ -83,33 +111,39 @@ async::Task<> remember_unwanted(Engine& engine, std::string pool_directory, std:
 DoomedFiles DoomedFiles::from_plan(const JsonReader& list) {
     DoomedFiles doomed;
     for (const JsonReader& entry : list.elements())
-        doomed.files_.push_back({entry.at("pool").string(), entry.at("file").string()});
+        doomed.files_.push_back({entry.at("pool").string(), entry.at("file").string(), parse_record(entry)});
     return doomed;
 }
 
 Json DoomedFiles::plan() const {
     Json list = Json::array();
-    for (const File& file : files_) list.push_back({{"pool", file.pool}, {"file", file.file}});
+    for (const File& file : files_) {
+        Json entry{{"pool", file.pool}, {"file", file.file}};
+        if (file.record) entry["record"] = record_json(*file.record);
+        list.push_back(std::move(entry));
+    }
     return list;
 }
 
 void DoomedFiles::add(Engine& engine, const Uuid& volume, Changes& changes) {
     const VolumeRecord& record = engine.catalog().volume(volume);
-    files_.push_back({engine.catalog().pool(record.pool).path, record.file});
+    files_.push_back({engine.catalog().pool(record.pool).path, record.file, record});
     changes.remove(ObjectKind::volume, volume);
 }
 
 void DoomedFiles::add(std::string pool_directory, std::string file) {
-    files_.push_back({std::move(pool_directory), std::move(file)});
+    files_.push_back({std::move(pool_directory), std::move(file), std::nullopt});
 }
 
 async::Task<> DoomedFiles::unlink_all(Engine& engine) {
     std::exception_ptr first;
     Changes gone;
+    std::vector<File> left;
     for (const File& file : files_) {
         auto work = [pool = file.pool, name = file.file] { unlink_unused(pool, name); };
         std::exception_ptr failure;
         co_await async::keep_failure(engine.files().run(std::move(work)), failure);
+        if (failure) left.push_back(file);
         if (!first) first = failure;
         // Stopped at shutdown it is the operation's recovery that goes on with it.
         if (failure && to_error(failure).code() != ErrorCode::cancelled)
@@ -122,7 +156,20 @@ async::Task<> DoomedFiles::unlink_all(Engine& engine) {
         co_await async::keep_failure(engine.catalog().commit(std::move(gone), Durability::process),
                                      not_noted);
     if (not_noted) log().debug("files that have gone are still remembered: {}", to_error(not_noted).what());
+    files_ = std::move(left);
     if (first) std::rethrow_exception(first);
+}
+
+std::vector<Uuid> DoomedFiles::give_back(Changes& changes) const {
+    std::vector<Uuid> volumes;
+    for (const File& file : files_) {
+        if (!file.record) continue;
+        VolumeRecord record = *file.record;
+        record.mark = VolumeMark::leftover;
+        volumes.push_back(record.id);
+        changes.put(std::move(record)).put(UnwantedFile{file.pool, file.file, 0, {}, false});
+    }
+    return volumes;
 }
 
 }  // namespace volchain::storage

@@ -4,9 +4,11 @@
 // unlink(2). The operation owns it and keeps it in its plan, so that what a crash left of the files goes afterwards.
 //
 // A file goes only when nothing needs it: no snapshot, no disk, no header of another volume (check_removable()), and no
-// process that has it open (QEMU's image locks, at the very end).
+// process that has it open (QEMU's image locks, at the very end). One that cannot be removed gets its record back
+// (give_back()): a file without one would be nobody's.
 #pragma once
 
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -41,13 +43,16 @@ class DoomedFiles {
     [[nodiscard]] bool empty() const noexcept { return files_.empty(); }
 
     /// After the commit. A file that is gone already is no error. The first error is thrown when all were tried: InUse
-    /// where a process has a file open. What stays is remembered as unwanted.
+    /// where a process has a file open. What is left here afterwards is still there, and remembered as unwanted.
     async::Task<> unlink_all(Engine& engine);
+    /// The volumes of the files that are left become leftovers of their disks, which go when it is possible. Their ids.
+    std::vector<Uuid> give_back(Changes& changes) const;
 
   private:
     struct File {
         std::string pool;  ///< directory
         std::string file;  ///< relative to it
+        std::optional<VolumeRecord> record;
     };
     std::vector<File> files_;
 };

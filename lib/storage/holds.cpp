@@ -6,8 +6,9 @@
 namespace volchain::storage {
 namespace {
 
-/// Operations on a disk that only add to its volumes.
-constexpr std::array<std::string_view, 3> harmless{"create-snapshot", "create-overlay", "attach-disk"};
+/// Operations on a disk that only add to its volumes, or read them.
+constexpr std::array<std::string_view, 5> harmless{"create-snapshot", "create-overlay", "attach-disk",
+                                                   "clone-volume", "checksum-volume"};
 
 }  // namespace
 

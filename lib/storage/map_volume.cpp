@@ -12,8 +12,8 @@ Extents read_extents(const ChainFiles& files, std::uint64_t start, std::uint64_t
     OpenChain chain(files);
     const std::uint64_t size = chain.virtual_size();
     if (start > size)
-        throw Error(ErrorCode::invalid_argument, "argument 'start': {} is behind the end of the disk of {} bytes",
-                    start, size);
+        throw Error(ErrorCode::invalid_argument,
+                    "argument 'start': {} is behind the end of the disk of {} bytes", start, size);
     const std::uint64_t end = length == 0 ? size : start + std::min(length, size - start);
     qcow2::ChainMap map = chain.map(0, chain.size());
     const async::Deadline deadline = async::after(slice_limit);

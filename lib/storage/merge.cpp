@@ -15,8 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// From "complete" to the end of the job, at most: what the guest wrote since has to be copied.
-constexpr auto switch_limit = std::chrono::seconds(60);
+/// For the end of a job that has nothing left to copy.
+constexpr auto job_end_limit = std::chrono::seconds(60);
 constexpr auto look_again_interval = std::chrono::seconds(30);
 constexpr auto rebase_limit = std::chrono::seconds(60);
 
@@ -24,6 +24,16 @@ constexpr auto rebase_limit = std::chrono::seconds(60);
 bool passed(qmp::JobStatus status) {
     return status == qmp::JobStatus::waiting || status == qmp::JobStatus::pending ||
            status == qmp::JobStatus::concluded || status == qmp::JobStatus::null;
+}
+
+bool refused(const std::exception_ptr& failure) {
+    try {
+        std::rethrow_exception(failure);
+    } catch (const qmp::CommandError&) {
+        return true;
+    } catch (...) {
+        return false;
+    }
 }
 
 }  // namespace
@@ -142,8 +152,13 @@ async::Task<> Merge::work(BlockJob& block_job) {
     if (over) co_await block_job.break_off();
     if (!there || over) {
         co_await check_room();
+        co_await check_bitmaps();
+        const VolumeMark before = catalog().volume(target()).mark;
         if (step_.kind == MergeKind::commit) co_await mark_lower();
-        co_await start(block_job);
+        std::exception_ptr failure;
+        co_await async::keep_failure(start(block_job), failure);
+        if (failure && step_.kind == MergeKind::commit && refused(failure)) co_await unmark_lower(before);
+        if (failure) std::rethrow_exception(failure);
     }
     const bool active = step_.kind == MergeKind::commit && place_->root() == place_->node(step_.upper);
     if (active)
@@ -156,9 +171,8 @@ async::Task<> Merge::check_room() {
     std::vector<LayerFile> sources;
     for (const Uuid& volume : step_.released) sources.push_back(layer_file(catalog(), volume));
     const bool zeroes = step_.kind == MergeKind::commit && !child_.nil();
-    auto look = [sources = std::move(sources), into = layer_file(catalog(), target()), where = path(target()), zeroes] {
-        return std::pair(room_needed(sources, into, zeroes), room_beside(where));
-    };
+    auto look = [sources = std::move(sources), into = layer_file(catalog(), target()), where = path(target()),
+                 zeroes] { return std::pair(room_needed(sources, into, zeroes), room_beside(where)); };
     const std::pair<std::uint64_t, std::uint64_t> measured = co_await engine_.files().run(std::move(look));
     const auto& [needed, room] = measured;
     if (room < needed)
@@ -167,10 +181,37 @@ async::Task<> Merge::check_room() {
                     name(target()), needed, room);
 }
 
+/// A raw volume holds no bitmaps. What stands on it afterwards would go on with a recording that has lost its beginning, and
+/// would not know.
+async::Task<> Merge::check_bitmaps() {
+    const bool covered = step_.kind == MergeKind::commit && !child_.nil();
+    if (!covered || catalog().volume(step_.lower).format != VolumeFormat::raw) co_return;
+    const qmp::BlockGraph graph = co_await place_->graph();
+    const qmp::Node* const upper = graph.find(place_->node(step_.upper));
+    if (upper == nullptr) co_return;
+    for (const qmp::DirtyBitmap& bitmap : upper->bitmaps)
+        if (bitmap.persistent && bitmap.recording && !bitmap.inconsistent)
+            throw Error(
+                ErrorCode::unsupported,
+                "{} is raw and cannot hold bitmap {} of {}; merge in the direction 'stream', or remove the "
+                "bitmap",
+                name(step_.lower), quote(bitmap.name), name(step_.upper));
+}
+
 async::Task<> Merge::mark_lower() {
     VolumeRecord lower = catalog().volume(step_.lower);
     if (lower.mark == VolumeMark::illegal) co_return;
     lower.mark = VolumeMark::illegal;
+    Changes changes;
+    changes.put(std::move(lower));
+    co_await engine_.catalog().commit(std::move(changes), Durability::power);
+}
+
+/// QEMU has refused the job: nothing was written.
+async::Task<> Merge::unmark_lower(VolumeMark before) {
+    VolumeRecord lower = catalog().volume(step_.lower);
+    if (lower.mark == before) co_return;
+    lower.mark = before;
     Changes changes;
     changes.put(std::move(lower));
     co_await engine_.catalog().commit(std::move(changes), Durability::power);
@@ -236,6 +277,7 @@ async::Task<> Merge::unite_bitmaps() {
     if (merged.layers.empty())
         throw Error(ErrorCode::broken_chain, "{} is not in the chain in QEMU any more", name(step_.upper));
     merged.survivor = commit ? merged.layers.back() : merged.layers.front();
+    merged.covered = !catalog().children(step_.upper).empty();
     std::optional<Json> transaction = bitmap_transaction(merged);
     if (transaction)
         (void)co_await place_->session()->execute("transaction", *std::move(transaction), soon());
@@ -251,11 +293,15 @@ async::Task<> Merge::finish_passive(BlockJob& block_job) {
         co_await job_->step_through("switch");
         co_await block_job.finalize();
     }
-    co_await block_job.finish(async::after(switch_limit));
+    co_await block_job.finish(async::after(job_end_limit));
 }
 
 async::Task<> Merge::finish_active(BlockJob& block_job) {
-    const bool ready = co_await block_job.run_until(BlockJob::Goal::ready);
+    std::exception_ptr failure;
+    bool ready = false;
+    co_await async::keep_result(block_job.run_until(BlockJob::Goal::ready), ready, failure);
+    outrun_ = failure && to_error(failure).code() == ErrorCode::busy;
+    if (failure) std::rethrow_exception(failure);
     if (!ready) co_return co_await block_job.finish(soon());
     co_await job_->step("bitmaps");
     co_await unite_bitmaps();
@@ -264,7 +310,6 @@ async::Task<> Merge::finish_active(BlockJob& block_job) {
     co_await job_->step_through("switch");
     // What comes between this flush and the one after the switch is as little as can be.
     if (place_->live()) co_await place_->flush(step_.lower);
-    std::exception_ptr failure;
     co_await async::keep_failure(complete(block_job), failure);
     if (!failure) co_return;
     if (!place_->live()) std::rethrow_exception(failure);
@@ -273,7 +318,8 @@ async::Task<> Merge::finish_active(BlockJob& block_job) {
 
 async::Task<> Merge::complete(BlockJob& block_job) {
     co_await block_job.complete();
-    co_await block_job.finish(async::after(switch_limit));
+    // What the guest has written since has to be copied, and there has to be a moment in which nothing is under way.
+    co_await block_job.finish(async::after(engine_.settings().catch_up_limit));
     if (place_->live()) co_await place_->flush(step_.lower);
 }
 
@@ -289,7 +335,12 @@ async::Task<> Merge::judge_switch(BlockJob& block_job, std::exception_ptr failur
         co_return co_await settle_by_contents();
     }
     co_await mark_upper(VolumeMark::none);
-    std::rethrow_exception(failure);
+    outrun_ = to_error(failure).code() == ErrorCode::timeout;
+    if (!outrun_) std::rethrow_exception(failure);
+    throw Error(ErrorCode::busy,
+                "the guest writes without a pause: there was no moment to switch from {} to {}; the chain is "
+                "as before",
+                name(step_.upper), name(step_.lower));
 }
 
 // --- after a crash in the moment of the switch -------------------------------------------------------------

@@ -33,6 +33,8 @@ class Merge {
     [[nodiscard]] bool damaged() const;
     /// The disk's active volume changed hands: it can only be finished.
     [[nodiscard]] bool switched() const noexcept { return switched_; }
+    /// It was given up because the guest writes faster than its data can be written down; the guest's chain is as before.
+    [[nodiscard]] bool outrun() const noexcept { return outrun_; }
 
   private:
     [[nodiscard]] const Catalog& catalog() const noexcept { return engine_.catalog(); }
@@ -56,7 +58,9 @@ class Merge {
     async::Task<> copy();
     async::Task<> work(BlockJob& block_job);
     async::Task<> check_room();
+    async::Task<> check_bitmaps();
     async::Task<> mark_lower();
+    async::Task<> unmark_lower(VolumeMark before);
     async::Task<> mark_upper(VolumeMark mark);
     async::Task<> start(BlockJob& block_job);
     [[nodiscard]] Json commit_arguments() const;
@@ -82,6 +86,7 @@ class Merge {
     std::uint64_t total_ = 0;
     bool finished_ = false;  ///< the job ended well here: where nothing else tells
     bool switched_ = false;
+    bool outrun_ = false;
 };
 
 /// The name of `lower` as it stands in the header of a volume at `upper`: relative where both are in one pool.

@@ -23,8 +23,13 @@ Column column_of(const std::vector<const qmp::Node*>& layers, const std::string&
     return column;
 }
 
-/// Whether the recording is whole: from the top layer down to where it began.
-bool whole(const Column& column) {
+bool holds_bitmaps(const qmp::Node& layer) {
+    return layer.driver == "qcow2";
+}
+
+/// Whether the recording is whole, from the top layer down to where it began, and can be united: QEMU merges bitmaps of one
+/// size and one granularity.
+bool whole(const MergedLayers& merged, const Column& column) {
     const auto end = std::find_if_not(column.begin(), column.end(), tracks);
     if (end == column.begin()) return false;
     const bool nothing_below =
@@ -32,7 +37,11 @@ bool whole(const Column& column) {
     const bool same_granularity = std::all_of(column.begin(), end, [&](const auto* bitmap) {
         return bitmap->granularity == column.front()->granularity;
     });
-    return nothing_below && same_granularity;
+    bool same_size = true;
+    for (std::size_t i = 0; i < column.size(); ++i)
+        if (column[i] != nullptr && merged.layers[i]->virtual_size != merged.survivor->virtual_size)
+            same_size = false;
+    return nothing_below && same_granularity && same_size && holds_bitmaps(*merged.survivor);
 }
 
 class Actions {
@@ -43,6 +52,16 @@ class Actions {
     void create(const qmp::Node& node, const std::string& name, std::uint64_t granularity) {
         add("block-dirty-bitmap-add",
             {{"node", node.name}, {"name", name}, {"granularity", granularity}, {"persistent", true}});
+    }
+    void create_ended(const qmp::Node& node, const std::string& name, std::uint64_t granularity) {
+        add("block-dirty-bitmap-add", {{"node", node.name},
+                                       {"name", name},
+                                       {"granularity", granularity},
+                                       {"persistent", true},
+                                       {"disabled", true}});
+    }
+    void end(const qmp::Node& node, const std::string& name) {
+        add("block-dirty-bitmap-disable", {{"node", node.name}, {"name", name}});
     }
     void merge(const qmp::Node& target, const std::string& name, Json sources) {
         add("block-dirty-bitmap-merge",
@@ -72,13 +91,22 @@ void unite(const MergedLayers& merged, const std::string& name, const Column& co
 }
 
 /// The recording is not whole, or ended before: nothing may be left that looks like one.
-void forget(const MergedLayers& merged, const std::string& name, Actions& actions) {
-    if (merged.survivor->bitmap(name) != nullptr) actions.remove(*merged.survivor, name);
-    const bool claimed = merged.above != nullptr && merged.above->bitmap(name) != nullptr;
+void forget(const MergedLayers& merged, const std::string& name, const Column& column, Actions& actions) {
+    const qmp::DirtyBitmap* const own = merged.survivor->bitmap(name);
+    // What has none in the topmost layer is no part of a recording that goes on above.
+    const bool goes_on = merged.covered && column.front() != nullptr && holds_bitmaps(*merged.survivor);
+    if (goes_on && own == nullptr)
+        actions.create_ended(*merged.survivor, name, column.front()->granularity);
+    else if (goes_on && tracks(own))
+        actions.end(*merged.survivor, name);
+    else if (!goes_on && own != nullptr)
+        actions.remove(*merged.survivor, name);
+    const bool claimed = goes_on && merged.above != nullptr && merged.above->bitmap(name) != nullptr;
     const bool elsewhere = merged.top != merged.survivor && merged.top != merged.layers.front();
     if (!claimed || !elsewhere || merged.top->bitmap(name) == nullptr) return;
     actions.remove(*merged.top, name);
-    log().warning("bitmap {} goes: a layer that was merged had lost its part of it", quote(name));
+    log().warning("bitmap {} goes: a layer that was merged has lost its part of it, or had another size",
+                  quote(name));
 }
 
 }  // namespace
@@ -91,10 +119,10 @@ std::optional<Json> bitmap_transaction(const MergedLayers& merged) {
     Actions actions;
     for (const std::string& name : names) {
         const Column column = column_of(merged.layers, name);
-        if (whole(column))
+        if (whole(merged, column))
             unite(merged, name, column, actions);
         else
-            forget(merged, name, actions);
+            forget(merged, name, column, actions);
     }
     return std::move(actions).transaction();
 }

@@ -36,8 +36,10 @@ void check_backing_known(const Catalog& catalog, const Uuid& volume) {
                     catalog.describe({ObjectKind::volume, volume}), quote(reference->name));
 }
 
-bool has_bitmaps(const Catalog& catalog, const Uuid& volume) {
-    return !catalog.facts(volume).bitmaps.empty();
+/// Whether its bitmaps cannot be united with those of a layer above it: the disk has grown since (merge_bitmaps.h).
+bool bitmaps_are_shorter(const Catalog& catalog, const std::set<Uuid>& recorded, const Uuid& volume,
+                         const Uuid& above) {
+    return recorded.contains(volume) && catalog.facts(volume).size != catalog.facts(above).size;
 }
 
 /// Adjacent unwanted volumes, each with the one above as its only child.
@@ -48,10 +50,15 @@ struct Run {
     [[nodiscard]] const Uuid& bottom() const { return volumes.back(); }
 };
 
-Run run_at(const Catalog& catalog, const Uuid& top, const std::set<Uuid>& unwanted) {
+Run run_at(const Catalog& catalog, const Uuid& top, const std::set<Uuid>& unwanted,
+           const std::set<Uuid>& recorded) {
     Run run{{top}, catalog.children(top)};
     for (Uuid below = catalog.backing(top); below; below = catalog.backing(below)) {
         if (!unwanted.contains(below) || catalog.children(below).size() != 1) break;
+        // In a commit of one layer into the next, the lower one and its bitmaps grow first.
+        if (!run.children.empty() &&
+            bitmaps_are_shorter(catalog, recorded, run.bottom(), run.children.front()))
+            break;
         run.volumes.push_back(below);
     }
     return run;
@@ -101,18 +108,20 @@ MergeStep stream_of(const Catalog& catalog, const Run& run, const Uuid& child) {
     return step;
 }
 
-/// One child: the cheaper direction, or the one asked for.
-MergeStep merge_of(const Catalog& catalog, const Run& run, Direction direction) {
+/// One child: the cheaper direction that keeps the bitmaps, or the one asked for.
+MergeStep merge_of(const Catalog& catalog, const Run& run, Direction direction,
+                   const std::set<Uuid>& recorded) {
     MergeStep commit = commit_of(catalog, run);
     MergeStep stream = stream_of(catalog, run, run.children.front());
-    const bool loses_bitmaps = catalog.volume(run.bottom()).format == VolumeFormat::raw &&
-                               has_bitmaps(catalog, run.children.front());
-    const bool cheaper_down = commit.cost < stream.cost && !loses_bitmaps;
     // A commit that was broken off in the moment of its switch is settled by that commit, whatever it costs by now: what
     // the guest wrote last may be in either of the two.
     const bool unsettled = catalog.volume(run.children.front()).mark == VolumeMark::illegal;
-    const bool down =
-        unsettled || direction == Direction::commit || (direction == Direction::automatic && cheaper_down);
+    const bool loses_bitmaps =
+        catalog.volume(run.bottom()).format == VolumeFormat::raw && recorded.contains(run.children.front());
+    const bool better_down = commit.cost < stream.cost ||
+                             bitmaps_are_shorter(catalog, recorded, run.bottom(), run.children.front());
+    const bool down = unsettled || direction == Direction::commit ||
+                      (direction == Direction::automatic && better_down && !loses_bitmaps);
     return down ? commit : stream;
 }
 
@@ -135,7 +144,8 @@ MergeStep spread_of(const Catalog& catalog, Run run, Direction direction) {
     return step;
 }
 
-MergeStep step_for(const Catalog& catalog, const Uuid& disk, const Run& run, Direction direction) {
+MergeStep step_for(const Catalog& catalog, const Uuid& disk, const Run& run, Direction direction,
+                   const std::set<Uuid>& recorded) {
     MergeStep step;
     if (run.children.empty()) {
         step.kind = MergeKind::drop;
@@ -145,8 +155,8 @@ MergeStep step_for(const Catalog& catalog, const Uuid& disk, const Run& run, Dir
     } else {
         check_own_children(catalog, disk, run);
         check_children_good(catalog, run);
-        step =
-            run.children.size() == 1 ? merge_of(catalog, run, direction) : spread_of(catalog, run, direction);
+        step = run.children.size() == 1 ? merge_of(catalog, run, direction, recorded)
+                                        : spread_of(catalog, run, direction);
         step.settled = run.children.size() == 1 ? run.volumes : std::vector<Uuid>{run.top()};
         if (step.kind == MergeKind::stream && step.removed.empty()) step.settled.clear();
     }
@@ -185,7 +195,8 @@ MergeStep MergeStep::parse(const JsonReader& plan) {
 }
 
 std::optional<MergeStep> next_merge_step(const Catalog& catalog, const Uuid& disk,
-                                         const std::set<Uuid>& unwanted, Direction direction) {
+                                         const std::set<Uuid>& unwanted, Direction direction,
+                                         const std::set<Uuid>& recorded) {
     std::set<Uuid> going = unwanted;
     std::set<Uuid> leftovers;
     for (const Uuid& id : catalog.volumes_of_disk(disk))
@@ -200,11 +211,35 @@ std::optional<MergeStep> next_merge_step(const Catalog& catalog, const Uuid& dis
         const bool topmost = std::none_of(children.begin(), children.end(),
                                           [&](const Uuid& child) { return going.contains(child); });
         if (!topmost) continue;
-        const Run run = run_at(catalog, id, going);
+        const Run run = run_at(catalog, id, going, recorded);
         const bool asked = unwanted.contains(id);
-        return step_for(catalog, disk, run, asked ? direction : Direction::automatic);
+        return step_for(catalog, disk, run, asked ? direction : Direction::automatic, recorded);
     }
     return std::nullopt;
+}
+
+async::Task<std::set<Uuid>> recorded_volumes(Engine& engine, Uuid disk) {
+    const Catalog& catalog = engine.catalog();
+    std::set<Uuid> recorded;
+    for (const Uuid& volume : catalog.volumes_of_disk(disk)) {
+        const auto& bitmaps = catalog.facts(volume).bitmaps;
+        if (std::any_of(bitmaps.begin(), bitmaps.end(),
+                        [](const qcow2::Bitmap& bitmap) { return bitmap.recording && !bitmap.in_use; }))
+            recorded.insert(volume);
+    }
+    const Uuid vm = catalog.disk(disk).vm;
+    if (!vm || !engine.vm(vm).live()) co_return recorded;
+    const qmp::BlockGraph graph = co_await qmp::read_block_graph(
+        engine.vm(vm).session(), async::after(engine.settings().command_timeout));
+    for (const Uuid& volume : catalog.volumes_of_disk(disk)) {
+        const qmp::Node* const layer = graph.layer_of_file(catalog.path(catalog.volume(volume)));
+        if (layer == nullptr) continue;
+        if (std::any_of(layer->bitmaps.begin(), layer->bitmaps.end(), [](const qmp::DirtyBitmap& bitmap) {
+                return bitmap.persistent && bitmap.recording && !bitmap.inconsistent;
+            }))
+            recorded.insert(volume);
+    }
+    co_return recorded;
 }
 
 MergeStep commit_step(const Catalog& catalog, const Uuid& upper, const Uuid& base) {

@@ -55,10 +55,16 @@ struct MergeStep {
 };
 
 /// The next step towards a tree without the volumes `unwanted`, all of the disk `disk`; none when there is nothing left to
-/// do. Leftovers of the disk that are needed no more go, too. Throws InUse where a volume of another disk stands in the
-/// way, Unsupported where the direction asked for is not possible.
+/// do. Leftovers of the disk that are needed no more go, too. `recorded`: see recorded_volumes(); where it makes a
+/// difference for their bitmaps, it is that which decides the direction. Throws InUse where a volume of another disk stands
+/// in the way, Unsupported where the direction asked for is not possible.
 [[nodiscard]] std::optional<MergeStep> next_merge_step(const Catalog& catalog, const Uuid& disk,
-                                                       const std::set<Uuid>& unwanted, Direction direction);
+                                                       const std::set<Uuid>& unwanted, Direction direction,
+                                                       const std::set<Uuid>& recorded);
+
+/// The volumes of a disk with bitmaps that record: of those that a VM has open, as QEMU says; what it holds of bitmaps is in
+/// no file yet.
+[[nodiscard]] async::Task<std::set<Uuid>> recorded_volumes(Engine& engine, Uuid disk);
 
 /// `upper` and all between it and `base` down into `base`. Throws InvalidArgument where base is not below upper, InUse
 /// where what stands on a volume in between, or a snapshot, needs what would be written over.

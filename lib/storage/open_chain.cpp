@@ -21,8 +21,8 @@ void check_bottom(const Catalog& catalog, const Uuid& volume) {
     if (!reference) return;
     const std::string what = catalog.describe({ObjectKind::volume, volume});
     if (catalog.backing(volume).nil())
-        throw Error(ErrorCode::broken_chain, "{} stands on {}, which is no volume of ours; import it first", what,
-                    quote(reference->name));
+        throw Error(ErrorCode::broken_chain, "{} stands on {}, which is no volume of ours; import it first",
+                    what, quote(reference->name));
     throw Error(ErrorCode::broken_chain, "the chain below {} comes back to itself", what);
 }
 
@@ -69,11 +69,13 @@ OpenChain::OpenChain(const ChainFiles& chain) {
         const auto& named = layers_[layer].backing();
         const bool bottom = layer + 1 == layers_.size();
         if (bottom ? named.has_value() : named != chain.files[layer + 1].path())
-            throw Error(ErrorCode::busy, "the chain of volume {} has just been changed; ask again", names_.front());
+            throw Error(ErrorCode::busy, "the chain of volume {} has just been changed; ask again",
+                        names_.front());
     }
     if (chain.unguarded && qmp::is_in_use_for_writing(layers_.front().fd()))
         throw Error(ErrorCode::in_use,
-                    "another process writes to volume {}: a VM that is not known here, or a tool; register the VM, or "
+                    "another process writes to volume {}: a VM that is not known here, or a tool; register "
+                    "the VM, or "
                     "wait for the end of the tool",
                     names_.front());
 }

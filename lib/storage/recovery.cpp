@@ -2,9 +2,9 @@
 #include "storage/recovery.h"
 
 #include "storage/attach_disk.h"
+#include "storage/check_disk.h"
 #include "storage/checksum_volume.h"
 #include "storage/clone.h"
-#include "storage/check_disk.h"
 #include "storage/create_disk.h"
 #include "storage/create_overlay.h"
 #include "storage/create_snapshot.h"

@@ -17,6 +17,8 @@ struct DiskWork {
     Uuid disk;
     std::set<Uuid> unwanted;         ///< volumes that are to go
     std::optional<MergeStep> first;  ///< a step that is not found by looking for unwanted volumes
+    bool upwards =
+        false;  ///< the guest writes faster than its data can be written down: it is left where it is
 };
 
 struct DoomedSnapshot {
@@ -48,6 +50,7 @@ Json work_json(const DiskWork& work) {
     entry["unwanted"] = Json::array();
     for (const Uuid& volume : work.unwanted) entry["unwanted"].push_back(volume.str());
     if (work.first) entry["first"] = work.first->json();
+    if (work.upwards) entry["upwards"] = true;
     return entry;
 }
 
@@ -56,6 +59,7 @@ DiskWork parse_work(const JsonReader& entry) {
     work.disk = id_in(entry.at("disk"));
     for (const JsonReader& volume : entry.at("unwanted").elements()) work.unwanted.insert(id_in(volume));
     if (const auto first = entry.find("first")) work.first = MergeStep::parse(*first);
+    work.upwards = entry.find("upwards").has_value();
     return work;
 }
 
@@ -164,13 +168,15 @@ class RemoveVolumes {
         }
         while (true) {
             co_await engine_.inspect_volumes(catalog().volumes_of_disk(order_.disks[index].disk));
-            std::optional<MergeStep> next = next_step(order_.disks[index]);
+            const std::set<Uuid> recorded = co_await recorded_volumes(engine_, order_.disks[index].disk);
+            std::optional<MergeStep> next = next_step(order_.disks[index], recorded);
             if (!next) break;
             co_await run_step(*std::move(next));
         }
     }
 
-    [[nodiscard]] std::optional<MergeStep> next_step(const DiskWork& work) const {
+    [[nodiscard]] std::optional<MergeStep> next_step(const DiskWork& work,
+                                                     const std::set<Uuid>& recorded) const {
         std::set<Uuid> unwanted;
         for (const Uuid& volume : work.unwanted) {
             if (!catalog().has({ObjectKind::volume, volume})) continue;
@@ -178,7 +184,8 @@ class RemoveVolumes {
             unwanted.insert(volume);
         }
         if (unwanted.empty() && order_.only_drop) return std::nullopt;
-        return next_merge_step(catalog(), work.disk, unwanted, order_.direction);
+        const Direction direction = work.upwards ? Direction::stream : order_.direction;
+        return next_merge_step(catalog(), work.disk, unwanted, direction, recorded);
     }
 
     async::Task<> run_step(MergeStep step) {
@@ -186,11 +193,42 @@ class RemoveVolumes {
         job_->set_plan(order_.json());
         if (step.kind == MergeKind::commit || step.kind == MergeKind::stream) {
             Merge merge(engine_, job_, step);
-            co_await merge.run(order_.copied, total_bytes());
+            std::exception_ptr failure;
+            co_await async::keep_failure(merge.run(order_.copied, total_bytes()), failure);
+            if (failure && merge.outrun() && turn_upwards(step)) co_return;
+            if (failure && merge.outrun()) throw_outrun(failure);
+            if (failure) std::rethrow_exception(failure);
             order_.copied += step.cost;
         }
         co_await settle(std::move(step));
         co_await remove_files();
+    }
+
+    [[noreturn]] static void throw_outrun(const std::exception_ptr& failure) {
+        const Error error = to_error(failure);
+        throw Error(error.code(),
+                    "{}; try again when the guest writes less, or merge in the direction 'stream', which "
+                    "does not wait "
+                    "for it",
+                    error.what());
+    }
+
+    /// What the commit has written to the lower volume is in the upper one, too: to copy the rest up into it is as good, takes
+    /// what it takes, but never waits for the guest. False where the direction was the caller's choice.
+    bool turn_upwards(const MergeStep& step) {
+        if (order_.direction != Direction::automatic) return false;
+        for (DiskWork& work : order_.disks) {
+            if (work.disk != step.disk || work.first || work.upwards) continue;
+            work.upwards = true;
+            order_.step.reset();
+            job_->set_plan(order_.json());
+            job_->log().notice(
+                "{}: the guest writes faster than its data can be written down; what is below is "
+                "copied up instead",
+                catalog().describe({ObjectKind::disk, step.disk}));
+            return true;
+        }
+        return false;
     }
 
     [[nodiscard]] std::uint64_t total_bytes() const {
@@ -263,9 +301,28 @@ class RemoveVolumes {
         if (order_.files.empty()) co_return;
         const Job::Unstoppable unstoppable(*job_);
         co_await job_->step_through("unlink");
-        co_await order_.files.unlink_all(engine_);
+        std::exception_ptr failure;
+        co_await async::keep_failure(order_.files.unlink_all(engine_), failure);
+        if (failure) co_return co_await keep_files(to_error(failure));
         order_.files = DoomedFiles();
         job_->set_plan(order_.json());
+    }
+
+    /// With records again, as leftovers.
+    async::Task<> keep_files(Error why) {
+        if (why.code() == ErrorCode::cancelled) throw why;  // shutting down: recovery goes on with it
+        Changes changes;
+        std::vector<Uuid> volumes = order_.files.give_back(changes);
+        order_.files = DoomedFiles();
+        job_->set_plan(order_.json());
+        job_->put_record(changes);
+        co_await engine_.catalog().commit(std::move(changes), Durability::power);
+        co_await engine_.inspect_volumes(std::move(volumes));
+        throw Error(
+            why.code(),
+            "{}; nothing needs that file any more: it stays as a leftover volume, to be deleted when that is "
+            "mended; or it goes with the next snapshot of the disk that is deleted",
+            why.what());
     }
 
     // --- the end ---
@@ -406,6 +463,23 @@ std::vector<Uuid> subtree(const Catalog& catalog, const Uuid& root, bool childre
     return all;
 }
 
+DiskWork& work_on(Order& order, const Uuid& disk) {
+    const auto known = std::find_if(order.disks.begin(), order.disks.end(),
+                                    [&](const DiskWork& work) { return work.disk == disk; });
+    if (known != order.disks.end()) return *known;
+    DiskWork work;
+    work.disk = disk;
+    return order.disks.emplace_back(std::move(work));
+}
+
+/// What a deletion that ended halfway could not remove may be on disks that the snapshot names no more.
+void add_leftovers(const Catalog& catalog, const Uuid& vm, Order& order) {
+    if (vm.nil()) return;
+    for (const Uuid& disk : catalog.disks_of_vm(vm))
+        for (const Uuid& volume : catalog.volumes_of_disk(disk))
+            if (catalog.volume(volume).mark == VolumeMark::leftover) (void)work_on(order, disk);
+}
+
 /// Of a snapshot that is to be deleted: the disks and volumes.
 void add_snapshot(const Catalog& catalog, const Uuid& id, Order& order, Changes& changes) {
     SnapshotRecord snapshot = catalog.snapshot(id);
@@ -416,12 +490,9 @@ void add_snapshot(const Catalog& catalog, const Uuid& id, Order& order, Changes&
     for (const SnapshotDisk& part : snapshot.disks) {
         if (!catalog.has({ObjectKind::disk, part.disk}) || !catalog.has({ObjectKind::volume, part.volume}))
             continue;
-        auto work = std::find_if(order.disks.begin(), order.disks.end(),
-                                 [&](const DiskWork& known) { return known.disk == part.disk; });
-        if (work == order.disks.end())
-            work = order.disks.insert(order.disks.end(), DiskWork{part.disk, {}, {}});
-        work->unwanted.insert(part.volume);
+        work_on(order, part.disk).unwanted.insert(part.volume);
     }
+    if (snapshot.status == SnapshotStatus::failed) add_leftovers(catalog, snapshot.vm, order);
     snapshot.status = SnapshotStatus::deleting;
     changes.put(std::move(snapshot));
 }
@@ -466,8 +537,8 @@ async::Task<Uuid> merge_volume(Engine& engine, Uuid volume, Direction direction,
     Order order;
     order.direction = direction;
     order.disks.push_back({catalog.volume(volume).disk, {volume}, {}});
-    (void)next_merge_step(catalog, order.disks.front().disk, {volume},
-                          direction);  // throws what stands in the way
+    (void)next_merge_step(catalog, order.disks.front().disk, {volume}, direction,
+                          {});  // throws what stands in the way
     const ObjectId subject{ObjectKind::volume, volume};
     co_return co_await start(engine, "merge-volume", subject, std::move(order), options, Changes());
 }

@@ -16,6 +16,8 @@ struct Settings {
 
     // [jobs]
     std::chrono::seconds keep_finished_jobs = std::chrono::hours(24);
+    Duration catch_up_limit = std::chrono::seconds(
+        60);  ///< so long a commit tries to keep up with a guest that writes as fast as it copies
 
     // [images]: of images that are made without a parent to take after; none: those of the pool's directory
     std::optional<std::uint32_t> image_uid;

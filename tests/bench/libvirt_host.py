@@ -132,8 +132,8 @@ class LibvirtHost:
             snapshot.delete(self.library.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
         domain.destroy()
 
-    def virsh(self, *words):
-        subprocess.run(["virsh", "-q", "-c", self.uri, *words], check=True, timeout=60,
+    def virsh(self, *words, timeout=60):
+        subprocess.run(["virsh", "-q", "-c", self.uri, *words], check=True, timeout=timeout,
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def stop(self):

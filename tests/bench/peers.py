@@ -60,7 +60,7 @@ class VolchainGuest:
 
     def __init__(self, client, directory, disks, agent=None, tap=None):
         self.client, self.disks = client, disks
-        self.qemu = Qemu(directory, disks, running=agent is not None).start()
+        self.qemu = Qemu(directory, disks, running=agent is not None, own_monitor=False).start()
         self.tap = tap(self.qemu.qmp) if tap else None
         monitor = self.tap.path if tap else self.qemu.qmp
         try:
@@ -74,8 +74,9 @@ class VolchainGuest:
         return self.client.finish(self.client.create_snapshot(self.vm, **options))
 
     def check(self, rounds):
+        active = {p["Target"]: p["ActivePath"] for p in self.client.of_kind("disk").values() if p["VM"] == self.vm}
         for number, disk in enumerate(self.disks):
-            top = self.qemu.active_file(f"dev{number}")
+            top = active[f"serial{number}"]
             assert len(images.chain(top)) == len(images.chain(disk)) + rounds, top
             images.check(top)
 
@@ -104,7 +105,7 @@ class Bare:
 class BareGuest:
     def __init__(self, directory, disks):
         self.disks, self.active, self.taken = disks, [], 0
-        self.qemu = Qemu(directory, disks).start()
+        self.qemu = Qemu(directory, disks, own_monitor=False).start()
         self.monitor = QMP.to(self.qemu.qmp)
         socket = f"{directory}/storage-daemon.sock"
         # It is there when its listening socket is: the parent of --daemonize ends then.

@@ -19,28 +19,19 @@ the sending of the thaw, without what QEMU takes for the one command between the
 journal, and as it was seen at the sockets of the agent and the monitor, where it is also seen that it is one
 command. With --linux also for a real guest, whose agent nobody looks over the shoulder of.
 """
-import argparse
 import contextlib
-import json
 import os
-import platform
 import random
-import shutil
 import sys
-import tempfile
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 sys.path.insert(0, os.path.join(ROOT, "tests"))
 os.environ.setdefault("VOLCHAIN_BUILD", os.path.join(ROOT, "build/release"))
 from bench.instant_agent import InstantAgent  # noqa: E402
-from bench.libvirt_host import LibvirtHost, Unavailable  # noqa: E402
 from bench.monitor_tap import MonitorTap  # noqa: E402
-from bench.measure import Machine, Series, ratio, timed  # noqa: E402
-from bench.peers import Bare, Chains, LibvirtApi, Virsh, Volchain, VolchainGuest, ping  # noqa: E402
-from harness import images  # noqa: E402
-from harness.bus import Bus  # noqa: E402
-from harness.client import Client  # noqa: E402
-from harness.daemon import BUILD, Daemon  # noqa: E402
+from bench.measure import Series, ratio, timed  # noqa: E402
+from bench.peers import Bare, LibvirtApi, Virsh, Volchain, VolchainGuest, ping  # noqa: E402
+from bench.workbench import arguments_parser, print_host, print_targets, run_in_site  # noqa: E402
 from harness.filesystems import make_disk  # noqa: E402
 from harness.linux_guest import LinuxGuest, build as build_guest  # noqa: E402
 
@@ -48,46 +39,6 @@ CASES = {"1 disk": (1, 1), "4 disks": (4, 1), "depth 60": (1, 60)}
 # So many snapshots of a guest; then it is replaced, so that chains stay about as deep as the case says.
 ROUNDS_A_GUEST = 5
 SHARE_TARGET = 5e-3
-# For the agent of a real guest without KVM.
-CONFIG = """
-[quiesce]
-agent-timeout = "10s"
-freeze-timeout = "30s"
-freeze-limit = "30s"
-thaw-timeout = "20s"
-"""
-
-
-class Site:
-    """A bus, the daemon, a client, and what else a part of the benchmark needs, below one directory."""
-
-    def __init__(self, directory):
-        self.directory, self.count = directory, 0
-        self.bus = Bus(f"{directory}/bus")
-        self.daemon = Daemon(f"{directory}/daemon", self.bus, CONFIG, verbose=False)
-        self.client = None
-        self.chains = Chains(f"{directory}/chains")
-        self.machine = Machine(directory)
-
-    def __enter__(self):
-        try:
-            self.daemon.start()
-            self.client = Client(self.bus.address)
-        except Exception:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        with contextlib.suppress(Exception):
-            self.daemon.stop()
-        self.bus.stop()
-
-    def new_directory(self):
-        self.count += 1
-        path = f"{self.directory}/g{self.count}"
-        os.mkdir(path)
-        return path
 
 
 # --- latency ---
@@ -179,15 +130,13 @@ def freeze_linux(site, disks, rounds):
 
 # --- what is said ---
 
-def print_latency(series, peers, without_libvirt):
+def print_latency(series, peers):
     width = 26
     print(f"\n{'CreateSnapshot without an agent, ms: median (10th - 90th percentile)'}")
     print("  " + "".join(title.ljust(width) for title in ["", *CASES]).rstrip())
     for peer in peers:
         print("  " + "".join(cell.ljust(width) for cell in
                              [peer.name, *(series[peer.name, case].text() for case in CASES)]).rstrip())
-    if without_libvirt:
-        print(f"  *** NOT COMPARED WITH LIBVIRT: {without_libvirt} ***")
 
 
 def latency_targets(series):
@@ -213,43 +162,11 @@ def freeze_targets(freezes):
             for case, seen in freezes.items()]
 
 
-def print_targets(targets):
-    print("\nTargets")
-    for what, figure, limit in targets:
-        print(f"  {'ok    ' if figure <= limit else 'MISSED'}  {what}: {figure:.2f} (at most {limit:g})")
-
-
-def describe_host(directory, libvirt):
-    qemu = images.run("qemu-system-x86_64", "--version").split("version ")[1].split()[0]
-    kind = images.run("stat", "-f", "-c", "%T", directory).strip()
-    return {"cpus": len(os.sched_getaffinity(0)), "kernel": platform.release(), "filesystem": kind,
-            "build": BUILD, "qemu": qemu, "libvirt": libvirt.version if libvirt else None}
-
-
-def find_libvirt(directory, wanted):
-    """The host and "", or None and why there is none."""
-    if not wanted:
-        return None, "it was not wanted (--no-libvirt)"
-    os.mkdir(directory)
-    try:
-        return LibvirtHost(directory), ""
-    except Unavailable as error:
-        return None, str(error)
-
-
-def report(site, results):
-    for name, value in results["host"].items():
-        print(f"{name}: {value}", end="; ")
-    print(f"\nmachine: {site.machine.text()}")
-    if site.machine.noisy():
-        print("*** THE MACHINE IS NOISY: the times of this run mean little, only ratios do ***")
-
-
-def run(site, arguments, libvirt, without_libvirt):
+def run(site, arguments):
     peers = [Volchain(site.client, site.chains), Bare(site.chains)]
-    if libvirt:
-        peers += [LibvirtApi(libvirt, site.chains), Virsh(libvirt, site.chains)]
-    results = {"host": describe_host(site.directory, libvirt), "rounds": arguments.rounds}
+    if site.libvirt:
+        peers += [LibvirtApi(site.libvirt, site.chains), Virsh(site.libvirt, site.chains)]
+    results = {"host": site.describe(), "rounds": arguments.rounds}
     series, freezes, pings, targets = {}, {}, Series(), []
     for _ in range(200):
         pings.add(timed(lambda: ping(site.client)))
@@ -262,54 +179,28 @@ def run(site, arguments, libvirt, without_libvirt):
             if arguments.linux:
                 freezes[f"{case}, Linux"] = freeze_linux(site, disks, arguments.rounds)
         targets += freeze_targets(freezes)
-    report(site, results)
+    print_host(site, results)
     print(f"a call that does nothing (Ping) on the same D-Bus connection: {pings.text()} ms; "
           "a snapshot takes two calls")
     if series:
-        print_latency(series, peers, without_libvirt)
+        print_latency(series, peers)
     if freezes:
         print_freeze(freezes)
-    print_targets(targets)
+    results["targets"] = print_targets(targets)
     results["machine"] = {"flush": site.machine.flush.json(), "computing": site.machine.computing.json()}
     results["ping"] = pings.json()
     results["latency"] = [{"peer": peer, "case": case, **times.json()}
                           for (peer, case), times in series.items()]
     results["freeze"] = {case: {name: times.json() for name, times in vars(seen).items() if times}
                          for case, seen in freezes.items()}
-    results["targets"] = [{"what": what, "figure": figure, "limit": limit, "ok": figure <= limit}
-                          for what, figure, limit in targets]
     return results
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", metavar="FILE", help="all figures, of each round")
-    parser.add_argument("--directory", default="/var/tmp", help="the file system to work on (%(default)s)")
-    parser.add_argument("--part", choices=["latency", "freeze"], help="this part only")
-    parser.add_argument("--no-libvirt", action="store_true")
+    parser = arguments_parser(__doc__, ["latency", "freeze"], rounds=30)
     parser.add_argument("--linux", action="store_true", help="a real guest's freeze, too")
-    parser.add_argument("--strict", action="store_true", help="exit status 1 where a target is missed")
     arguments = parser.parse_args()
-    # Short, for the paths of sockets.
-    directory = tempfile.mkdtemp(prefix="vcb-", dir=arguments.directory)
-    os.chmod(directory, 0o755)
-    libvirt = None
-    try:
-        wanted = not arguments.no_libvirt and arguments.part != "freeze"
-        libvirt, without_libvirt = find_libvirt(f"{directory}/l", wanted)
-        with Site(directory) as site:
-            results = run(site, arguments, libvirt, without_libvirt)
-    finally:
-        if libvirt:
-            libvirt.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-    if arguments.json:
-        with open(arguments.json, "w") as f:
-            json.dump(results, f, indent=1)
-    if arguments.strict and not all(target["ok"] for target in results["targets"]):
-        sys.exit(1)
+    run_in_site(arguments, arguments.part != "freeze", run)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,22 @@ def test_daemon_killed(scene, point, name, down):
     settled(scene, name, before)
 
 
+@pytest.mark.parametrize("down", [False, True], ids=["live", "down"])
+@pytest.mark.parametrize("name", ["s1", "s2"])
+@pytest.mark.parametrize("point", POINTS)
+def test_daemon_killed_at_the_second_disk(scene, point, name, down):
+    """One disk is done, the other is not: the record says just that, and the rest follows."""
+    before = grow(scene, down)
+    begin(scene, name, "unlink", "stop")
+    scene.daemon.wait_stopped()
+    scene.daemon.at(f"delete-snapshot.{point}", "kill")
+    scene.daemon.resume()
+    scene.daemon.wait_killed()
+    assert scene.daemon.passed().count(f"delete-snapshot.{point}") == 2
+    scene.restart()
+    settled(scene, name, before)
+
+
 @pytest.mark.parametrize("name", ["s1", "s2"])
 @pytest.mark.parametrize("point", POINTS)
 def test_qemu_killed(scene, point, name):

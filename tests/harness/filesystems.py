@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Disk images with file systems in them, and what the guest's writer left there; nothing is mounted."""
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -20,6 +21,22 @@ def make_disk(path, size=64 << 20, filesystem="ext4"):
     images.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path)
     os.unlink(raw)
     return str(path)
+
+
+class Filler:
+    """Takes all room that is left in a directory's file system, but for some bytes."""
+
+    def __init__(self, directory, left=0):
+        self.path = f"{directory}/.filler"
+        with open(self.path, "wb", buffering=0) as f:
+            for piece in (1 << 20, 4096):
+                with contextlib.suppress(OSError):
+                    while True:
+                        f.write(bytes(piece))
+            f.truncate(max(0, f.tell() - left))
+
+    def gone(self):
+        os.unlink(self.path)
 
 
 def tool(*argv):

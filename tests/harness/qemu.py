@@ -21,9 +21,11 @@ def blockdevs(node, path, fmt=None, read_only=False):
 class Qemu:
     """disks: paths (-blockdev, node vol0 ...), or dicts: path, fmt, serial, drive=True (-drive, generated names),
     device (further properties), node, blockdevs. The daemon gets the monitor at .qmp; the test has one of its own,
-    .monitor. `user`: the uid and gid that it runs as, where that is not the test's; the directory becomes that user's."""
+    .monitor; with own_monitor=False there is only the daemon's, as on most hosts. `user`: the uid and gid that it runs
+    as, where that is not the test's; the directory becomes that user's."""
 
-    def __init__(self, directory, disks, running=False, extra=(), agent=False, memory=32, user=None, machine="q35"):
+    def __init__(self, directory, disks, running=False, extra=(), agent=False, memory=32, user=None, machine="q35",
+                 own_monitor=True):
         self.directory = str(directory)
         os.makedirs(self.directory, exist_ok=True)
         self.identity = {} if user is None else {"user": user, "group": user, "extra_groups": []}
@@ -34,8 +36,10 @@ class Qemu:
         self.agent = os.path.join(self.directory, "agent.sock")
         self.started = os.path.join(self.directory, "started.sock")
         self.argv = ["qemu-system-x86_64", "-M", machine, "-nodefaults", "-no-user-config", "-display", "none",
-                     "-accel", "tcg", "-m", str(memory), "-qmp", f"unix:{self.qmp},server=on,wait=off",
-                     "-qmp", f"unix:{self.test},server=on,wait=off"]
+                     "-accel", "tcg", "-m", str(memory), "-qmp", f"unix:{self.qmp},server=on,wait=off"]
+        self.own_monitor = own_monitor
+        if own_monitor:
+            self.argv += ["-qmp", f"unix:{self.test},server=on,wait=off"]
         if not running:
             self.argv += ["-S"]
         if agent:
@@ -76,7 +80,8 @@ class Qemu:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.identity)
             self._wait_started(listener)
         try:
-            self.monitor = QMP.to(self.test)
+            if self.own_monitor:
+                self.monitor = QMP.to(self.test)
         except OSError:
             self._complain()
         return self
@@ -133,6 +138,11 @@ class Qemu:
             self.execute("quit")
         except ConnectionError:
             pass
+        self._reap()
+
+    def terminate(self):
+        """It closes its images in order."""
+        self.process.terminate()
         self._reap()
 
     def kill(self):

@@ -11,12 +11,15 @@ MIB = 1 << 20
 
 class Tree:
     """A VM with `count` disks, in a QEMU without a guest, and its snapshots; each layer with a pattern of its own in the
-    disk's first MiB and in a MiB of its own."""
+    disk's first MiB and in a MiB of its own. `pools`: directories, one for each disk, where they are not to share one."""
 
-    def __init__(self, client, directory, qemus, count=1, options=None, base_format="qcow2", size=64 * MIB):
+    def __init__(self, client, directory, qemus, count=1, options=None, base_format="qcow2", size=64 * MIB, pools=None):
         self.client, self.pool, self.qemus = client, f"{directory}/pool", qemus
-        os.makedirs(self.pool, exist_ok=True)
-        self.paths = [make_chain(self.pool, f"disk{n}", size=size, options=options, base_format=base_format)[0] for n in range(count)]
+        self.pools = pools or [self.pool]
+        for pool in self.pools:
+            os.makedirs(pool, exist_ok=True)
+        self.paths = [make_chain(self.pools[n % len(self.pools)], f"disk{n}", size=size, options=options, base_format=base_format)[0]
+                      for n in range(count)]
         self.qemu = qemus("vm", self.paths)
         self.vm = client.register_vm("web", qmp_socket=self.qemu.qmp)
         self.disks = [disk_by_target(client, self.vm, f"serial{n}")[0] for n in range(count)]
@@ -81,10 +84,16 @@ class Tree:
         for name in names:
             del self.snapshots[name]
 
+    def check_files(self):
+        """Files are just those of the records."""
+        volumes = self.client.of_kind("volume")
+        files = sorted(f"{pool}/{name}" for pool in self.pools for name in images.image_files(pool))
+        assert sorted(p["Path"] for p in volumes.values()) == files
+        return volumes
+
     def check(self):
         """Files are just those of the records; headers, records and QEMU agree; nothing leaks."""
-        volumes = self.client.of_kind("volume")
-        assert sorted(os.path.basename(p["Path"]) for p in volumes.values()) == images.image_files(self.pool)
+        volumes = self.check_files()
         for properties in volumes.values():
             assert properties["State"] == "ok", properties
             if properties["Format"] == "qcow2":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Volume.Checksum, held against a definition of it in Python that reads every byte."""
 import os
+import random
 import signal
 import subprocess
 import time
@@ -52,17 +53,35 @@ def slow(client, imported):
 
 # --- what it says -------------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("options", [None, "cluster_size=4096", "extended_l2=on"])
 @pytest.mark.parametrize("algorithm", ["sha256/64KiB", "blake2b512/64KiB"])
-def test_as_defined(client, imported, algorithm):
-    disk, paths = imported("root", 3, size=16 * MIB + 512)
-    images.run("qemu-io", "-f", "qcow2", *[w for c in ("write -P 7 5M 70000", "write -z 6M 1M", "write -P 0 8M 1M",
-                                                        "write -P 9 16M 512", "write -P 3 10239k 2k") for w in ("-c", c)], paths[-1])
+def test_as_defined(client, imported, algorithm, options):
+    disk, paths = imported("root", 3, size=16 * MIB + 512, options=options)
+    commands = ["write -P 7 5M 70000", "write -z 6M 1M", "write -P 0 8M 1M", "write -P 9 16M 512", "write -P 3 10239k 2k",
+                # Data that ends, and zeroes that end, within a block.
+                "write -P 5 11284k 4k", "write -P 6 12308k 300k", "write -z 12400k 8k", "write -z 12480k 100k"]
+    images.run("qemu-io", "-f", "qcow2", *[w for command in commands for w in ("-c", command)], paths[-1])
     for path in paths:
         data = content(path)
         result = checksum_of(client, volume_at(client, path)[0], algorithm=algorithm)
         assert result["checksum"] == checksum(data, algorithm), path
         assert result["algorithm"] == algorithm and result["bytes"] == len(data) == 16 * MIB + 512
-        assert 0 < result["data-bytes"] < 5 * MIB
+        assert 0 < result["data-bytes"] < 6 * MIB
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_anything_scattered(client, pool, pool_directory, seed):
+    """A raw file with data and holes of any number of file system blocks."""
+    rng, path = random.Random(seed), f"{pool_directory}/scattered.raw"
+    with open(path, "wb") as f:
+        f.truncate(24 * MIB + 512 * rng.randrange(128))
+        for _ in range(200):
+            f.seek(rng.randrange(24 * MIB // 4096) * 4096)
+            f.write(bytes([rng.randrange(4)]) * 4096 * rng.choice((1, 1, 2, 16, 40)))
+    volume = client.finish(client.call(pool, "Pool", "ImportDisk", "sa{sv}", path, {"format": ("s", "raw")}))["volume"]
+    result = checksum_of(client, volume)
+    assert result["checksum"] == checksum(content(path, "raw"))
+    assert result["data-bytes"] < result["bytes"]
 
 
 def test_the_same_content_in_other_images(client, pool, pool_directory, imported):
@@ -172,6 +191,11 @@ def test_the_active_volume_is_locked(client, slow):
     with pytest.raises(DBusError) as error:
         client.call(disk, "Disk", "Resize", "ta{sv}", 128 * MIB, {})
     assert error.value.short == "Busy" and "checksum-volume" in error.value.message
+    with pytest.raises(DBusError) as error:
+        client.call(disk, "Disk", "Delete", "a{sv}", {})
+    assert error.value.short == "Busy" and "checksum" in error.value.message
+    below = client.get(volume, "Volume", "Backing")
+    assert checksum_of(client, below)["checksum"] == checksum(content(client.get(below, "Volume", "Path")))
     client.call(job, "Job", "Cancel")
     assert client.wait(job)[0] == "cancelled"
     client.finish(client.call(disk, "Disk", "Resize", "ta{sv}", 128 * MIB, {}))

@@ -14,6 +14,12 @@ from harness.tree import Tree
 MIB = 1 << 20
 
 
+@pytest.fixture
+def config():
+    """A QEMU that does not answer is given up soon."""
+    return '[quiesce]\nagent-timeout = "1s"\n[qemu]\ngreeting-timeout = "1s"\ncommand-timeout = "5s"\n'
+
+
 def map_of(client, volume, start=0, length=0):
     return [tuple(e) for e in client.call(volume, "Volume", "Map", "tt", start, length)]
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Random sequences of what can be done to a VM's disks, held against a model that only knows contents: after each step
-every snapshot that is left, and the active state, show what the model says, images are clean, and no file is left over.
+every snapshot that is left, and the active state, show what the model says, images are clean, and no file is left over;
+while the VM is down, the bitmaps that are left cover what was written since they were begun.
 
 A failure names its seed and the steps so far. More of them: VOLCHAIN_SEEDS=100-300 runs those seeds, VOLCHAIN_STEPS=40
 makes them longer.
@@ -14,10 +15,13 @@ import pytest
 from harness import images
 from harness.client import variants
 from harness.damage import findings
+from harness.disks import resize
+from harness.recordings import Coverage, Recording, begin_bitmap, units_of
 from harness.tree import Tree
 
 MIB = 1 << 20
 SIZE = 8 * MIB
+LARGEST = 12 * MIB
 STEPS = int(os.environ.get("VOLCHAIN_STEPS", "14"))
 
 
@@ -36,32 +40,45 @@ class Model:
         self.snapshots = {}  # {name: {disk: content}}, the oldest first
         self.below = [{} for _ in range(disks)]  # {name: what its volume stands on}
         self.parent, self.current = {}, None
-        self.former, self.leading = {}, None  # while a preview is shown: {disk: (content, what it stood on)}
+        self.former, self.leading = {}, None  # while a preview is shown: {disk: (content, what it stood on, bitmaps)}
+        # {name: Recording} of each disk as it is, and of each disk of each snapshot.
+        self.recordings = [{} for _ in range(disks)]
+        self.recorded = {}
+
+    def state(self, number):
+        return self.active[number], self.on[number], self.recordings[number]
 
     def snapshot(self, name):
-        self.keep(name, {number: (disk, self.on[number]) for number, disk in enumerate(self.active)})
+        self.keep(name, {number: self.state(number) for number in range(len(self.active))})
         self.on = [name] * len(self.active)
         self.current = name
 
     def keep(self, name, disks):
-        """A snapshot of {disk: (content, what it stands on)}."""
-        self.snapshots[name] = {number: bytes(content) for number, (content, _) in disks.items()}
+        """A snapshot of {disk: (content, what it stands on, bitmaps)}."""
+        self.snapshots[name] = {number: bytes(content) for number, (content, _, _) in disks.items()}
+        self.recorded[name] = {number: copies(recordings) for number, (_, _, recordings) in disks.items()}
         self.parent[name] = self.current
-        for number, (_, on) in disks.items():
+        for number, (_, on, _) in disks.items():
             self.below[number][name] = on
+
+    def write(self, number, offset, content):
+        self.active[number][offset:offset + len(content)] = content
+        for recording in self.recordings[number].values():
+            recording.units.update(units_of(offset, len(content)))
 
     def preview(self, choice):
         """{disk: snapshot}"""
-        self.former = {number: (self.active[number], self.on[number]) for number in choice}
+        self.former = {number: self.state(number) for number in choice}
         for number, name in choice.items():
             self.active[number], self.on[number] = bytearray(self.snapshots[name][number]), name
+            self.recordings[number] = copies(self.recorded[name][number])
         shown = set(choice.values())
         deepest = [name for name in shown if shown <= set(self.ancestors(name))]
         self.leading = deepest[0] if deepest else [name for name in self.snapshots if name in shown][-1]
 
     def undo(self):
-        for number, (content, on) in self.former.items():
-            self.active[number], self.on[number] = content, on
+        for number, state in self.former.items():
+            self.active[number], self.on[number], self.recordings[number] = state
         self.former, self.leading = {}, None
 
     def commit(self):
@@ -103,7 +120,7 @@ class Model:
                     self.parent[child] = above
             if self.current == name:
                 self.current = above
-            del self.snapshots[name]
+            del self.snapshots[name], self.recorded[name]
             for number, below in enumerate(self.below):
                 if name not in below:
                     continue
@@ -117,6 +134,10 @@ class Model:
                 for number, disk in disks.items()}
 
 
+def copies(recordings):
+    return {name: recording.copy() for name, recording in recordings.items()}
+
+
 class Run:
     def __init__(self, tree, seed, disks):
         self.tree, self.random, self.done = tree, random.Random(seed), []
@@ -124,6 +145,9 @@ class Run:
         for disk in self.model.active:
             disk[:MIB] = bytes([1]) * MIB  # as make_chain() does
         self.names = 0
+        self.coverage = Coverage()
+        for number in range(disks):
+            self.begin(number)
 
     def running(self):
         return self.tree.qemu.process.poll() is None
@@ -133,13 +157,32 @@ class Run:
         number = self.random.randrange(len(self.tree.disks))
         for _ in range(self.random.randint(1, 4)):
             pattern = self.random.randint(1, 255)
-            offset = self.random.randrange(SIZE // 4096) * 4096
-            length = min(self.random.choice((4096, 65536, 300 * 1024, MIB)), SIZE - offset)
+            size = len(self.model.active[number])
+            offset = self.random.randrange(size // 4096) * 4096
+            length = min(self.random.choice((4096, 65536, 300 * 1024, MIB)), size - offset)
             if self.running():
                 self.tree.qemu.write(f"dev{number}", pattern, offset, length)
             else:
                 images.write(self.tree.path(number), pattern, offset, length)
-            self.model.active[number][offset:offset + length] = bytes([pattern]) * length
+            self.model.write(number, offset, bytes([pattern]) * length)
+
+    def bitmap(self):
+        self.begin(self.random.randrange(len(self.tree.disks)))
+
+    def begin(self, number):
+        """A recording, in the active layer of a disk."""
+        self.names += 1
+        granularity = self.random.choice((4096, 65536, MIB))
+        begin_bitmap(self.tree, number, f"b{self.names}", granularity)
+        self.model.recordings[number][f"b{self.names}"] = Recording(granularity)
+
+    def resize(self):
+        """A disk grows."""
+        number = self.random.randrange(len(self.tree.disks))
+        disk = self.model.active[number]
+        size = min(LARGEST, len(disk) + self.random.randint(1, 20) * 64 * 1024)
+        self.tree.client.finish(resize(self.tree.client, self.tree.disks[number], size))
+        disk.extend(bytes(size - len(disk)))
 
     def snapshot(self):
         self.names += 1
@@ -229,7 +272,7 @@ class Run:
             self.tree.snapshots[name] = result["snapshot"]
             model.keep(name, model.former)
         elif keep:
-            for number, (content, on) in model.former.items():
+            for number, (content, on, _) in model.former.items():
                 assert bytes(content) == model.snapshots[on][number], "it is nowhere any more"
         gone = [] if keep else model.commit()
         assert sorted(result.get("removed", [])) == sorted(gone)
@@ -245,7 +288,8 @@ class Run:
 
     # --- a sequence of it ---
     def step(self):
-        choices = [self.write] * 3 + [self.snapshot] * 3 + [self.flatten, self.overlay, self.merge, self.power]
+        choices = [self.write] * 3 + [self.snapshot] * 3 + [self.flatten, self.overlay, self.merge, self.power, self.resize,
+                                                            self.bitmap]
         if self.model.snapshots:
             choices += [self.delete] * 3 + [self.preview] * 2 + [self.revert]
         if self.model.former:
@@ -256,6 +300,29 @@ class Run:
         assert self.tree.content() == self.model.digests()
         self.tree.check()
         self.check_records()
+        if not self.running():
+            self.check_recordings()
+
+    def end(self):
+        """Bitmaps can be read only while the VM is down."""
+        if self.running():
+            self.tree.down()
+        self.check_recordings()
+
+    def check_recordings(self):
+        """What is gone is forgotten by the model, too."""
+        client = self.tree.client
+        for number in range(len(self.tree.disks)):
+            self.check_recordings_of(self.tree.path(number), self.model.recordings[number])
+        for name, path in self.tree.snapshots.items():
+            for disk, volume in client.get(path, "Snapshot", "Disks"):
+                recordings = self.model.recorded[name][self.tree.disks.index(disk)]
+                self.check_recordings_of(client.get(volume, "Volume", "Path"), recordings)
+
+    def check_recordings_of(self, path, recordings):
+        for name, recording in list(recordings.items()):
+            if not self.coverage.check(path, name, recording.units, recording.granularity):
+                del recordings[name]
 
     def check_records(self):
         client, snapshots = self.tree.client, self.tree.snapshots
@@ -276,14 +343,17 @@ class Run:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_a_random_sequence(client, directory, qemus, seed):
+def test_a_random_sequence(client, directory, qemus, capsys, seed):
     disks = seed % 3 + 1
     run = Run(Tree(client, directory, qemus, disks, size=SIZE), seed, disks)
-    for _ in range(STEPS):
-        try:
+    try:
+        for _ in range(STEPS):
             run.step()
-        except BaseException:
-            print(f"seed {seed}: {' '.join(run.done)}")
-            raise
-    for disk in run.tree.disks:
-        assert [f for f in findings(client, disk) if f["severity"] != "info"] == [], f"seed {seed}: {' '.join(run.done)}"
+        run.end()
+        for disk in run.tree.disks:
+            assert [f for f in findings(client, disk) if f["severity"] != "info"] == []
+    except BaseException:
+        print(f"seed {seed}: {' '.join(run.done)}")
+        raise
+    with capsys.disabled():
+        print(f"\n  seed {seed}: {run.coverage}")

@@ -56,7 +56,8 @@ std::vector<std::string> shown(const Config& config) {
             std::to_string(s.switch_timeout.count()),
             std::to_string(s.unplug_timeout.count()),
             s.storage_daemon,
-            std::to_string(s.pool_check_interval.count())};
+            std::to_string(s.pool_check_interval.count()),
+            std::to_string(s.catch_up_limit.count())};
 }
 
 /// Every key, a value that is not its default, and what becomes of it: shown() at this place is that text.
@@ -83,6 +84,7 @@ const std::vector<Key>& keys() {
         {"qemu.unplug-timeout", "\"5s\"", 12, "5000"},
         {"qemu.storage-daemon", "\"/opt/qsd\"", 13, "/opt/qsd"},
         {"pools.check-interval", "\"30s\"", 14, "30"},
+        {"jobs.catch-up-limit", "\"6s\"", 15, "6000"},
     };
     return all;
 }

@@ -123,7 +123,8 @@ TEST(ChainMap, ErrorsNameTheLayer) {
     run_well({"qemu-io", "-f", "qcow2", "-c", "write 0 64k", directory / "image"});
     Bytes bytes = load(directory / "image");
     const Header header = header_of(bytes);
-    const auto table = static_cast<std::size_t>(get<std::uint64_t>(bytes, header.l1_table.offset) & 0xffffffff);
+    const auto table =
+        static_cast<std::size_t>(get<std::uint64_t>(bytes, header.l1_table.offset) & 0xffffffff);
     put(bytes, table, std::uint64_t{1} << 50 | 512);  // no boundary of a cluster
     const MemorySource source(bytes);
     Qcow2LayerMap layer(source, header);
@@ -181,8 +182,10 @@ void scribble(const std::string& path, std::uint64_t size, unsigned seed) {
     const bool raw = path.ends_with(".raw");
     Words words{"qemu-io", "-t", "unsafe", "-f", raw ? "raw" : "qcow2"};
     for (int i = 0; i < 12; ++i) {
-        const std::string verb = std::array{"write", "write", "write -z", "write -z -u", "discard"}.at(random() % 5);
-        const std::uint64_t unit = raw ? 65536 : std::array{std::uint64_t{65536}, std::uint64_t{4096}}.at(random() % 2);
+        const std::string verb =
+            std::array{"write", "write", "write -z", "write -z -u", "discard"}.at(random() % 5);
+        const std::uint64_t unit =
+            raw ? 65536 : std::array{std::uint64_t{65536}, std::uint64_t{4096}}.at(random() % 2);
         const std::uint64_t offset = random() % (size / unit) * unit;
         const std::uint64_t length = std::min(size - offset, (1 + random() % 20) * unit);
         words.insert(words.end(), {"-c", fmt::format("{} {} {}", verb, offset, length)});
@@ -237,9 +240,10 @@ TEST(ChainMap, AsQemuSaysOfRealChains) {
     for (const unsigned seed : {1U, 2U, 3U})
         for (const bool raw_base : {false, true}) {
             const TemporaryDirectory directory;
-            expect_as_qemu_maps(directory, raw_base,
-                                {{"", 8 * mib}, {"", 8 * mib}, {"cluster_size=4096", 8 * mib}, {"extended_l2=on", 8 * mib}},
-                                seed);
+            expect_as_qemu_maps(
+                directory, raw_base,
+                {{"", 8 * mib}, {"", 8 * mib}, {"cluster_size=4096", 8 * mib}, {"extended_l2=on", 8 * mib}},
+                seed);
         }
 }
 

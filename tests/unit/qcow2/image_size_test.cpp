@@ -15,14 +15,15 @@ constexpr std::uint64_t mib = 1U << 20;
 constexpr std::uint64_t gib = 1U << 30;
 
 Json measured(std::uint64_t size, const ImageShape& shape) {
-    const std::string options = fmt::format("cluster_size={},extended_l2={}", shape.cluster_size,
-                                            shape.extended_l2 ? "on" : "off");
-    return Json::parse(run_well({"qemu-img", "measure", "--output=json", "-O", "qcow2", "-o", options, "--size",
-                                 std::to_string(size)}));
+    const std::string options =
+        fmt::format("cluster_size={},extended_l2={}", shape.cluster_size, shape.extended_l2 ? "on" : "off");
+    return Json::parse(run_well({"qemu-img", "measure", "--output=json", "-O", "qcow2", "-o", options,
+                                 "--size", std::to_string(size)}));
 }
 
 TEST(ImageSize, FullAsQemuMeasures) {
-    for (const std::uint64_t size : {std::uint64_t{0}, std::uint64_t{512}, mib, 100 * mib + 512, 7 * gib, 1024 * gib})
+    for (const std::uint64_t size :
+         {std::uint64_t{0}, std::uint64_t{512}, mib, 100 * mib + 512, 7 * gib, 1024 * gib})
         for (const std::uint64_t cluster : {512 * std::uint64_t{1}, 4 * kib, 64 * kib, 2 * mib})
             for (const bool extended : {false, true}) {
                 if (extended && cluster < 16 * kib) continue;
@@ -45,8 +46,9 @@ TEST(ImageSize, BitmapsAsQemuMeasures) {
     run_well({"qemu-img", "bitmap", "--add", "--disable", "-g", "512", path, std::string(300, 'n')});
     for (const std::uint64_t cluster : {4 * kib, 64 * kib, mib}) {
         SCOPED_TRACE(cluster);
-        const Json theirs = Json::parse(run_well({"qemu-img", "measure", "--output=json", "-f", "qcow2", "-O", "qcow2", "-o",
-                                                  fmt::format("cluster_size={}", cluster), path}));
+        const Json theirs =
+            Json::parse(run_well({"qemu-img", "measure", "--output=json", "-f", "qcow2", "-O", "qcow2", "-o",
+                                  fmt::format("cluster_size={}", cluster), path}));
         EXPECT_EQ(bitmap_bytes({{3, 64 * kib}, {300, 512}}, 3 * gib, {cluster, false}),
                   theirs.at("bitmaps").get<std::uint64_t>());
     }

@@ -72,8 +72,8 @@ Error failure(const std::function<void()>& work) {
 std::string image_in(const TemporaryDirectory& directory) {
     const std::string image = directory / "image";
     create_image(image, "qcow2", "6G");
-    run_program({"qemu-io", "-f", "qcow2", "-c", "write -P 1 1M 64k", "-c", "write -z 2M 1M", "-c", "write -P 2 5G 128k",
-                 image});
+    run_program({"qemu-io", "-f", "qcow2", "-c", "write -P 1 1M 64k", "-c", "write -z 2M 1M", "-c",
+                 "write -P 2 5G 128k", image});
     return image;
 }
 

@@ -29,9 +29,12 @@ Bytes pattern(std::size_t size) {
 
 TEST(BlockDigest, AsDefined) {
     EXPECT_EQ(checksum_of({}), "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc");
-    EXPECT_EQ(checksum_of(pattern(3 * block)), "7c51d2145958811241e90f3b5e5e01a7121abd65afc1a909d8d2ba3dc6322071");
-    EXPECT_EQ(checksum_of(pattern(2 * block + 512)), "df3620e2525497423b579806e12ce39736a787c98c21002bf92595c1cfb5261c");
-    EXPECT_EQ(checksum_of(Bytes(2 * block + 512)), "1fbd1dffdcf0f4a7457dac9b716d9cd5c3ac82fb2b16c820d804c53fed27fd17");
+    EXPECT_EQ(checksum_of(pattern(3 * block)),
+              "7c51d2145958811241e90f3b5e5e01a7121abd65afc1a909d8d2ba3dc6322071");
+    EXPECT_EQ(checksum_of(pattern(2 * block + 512)),
+              "df3620e2525497423b579806e12ce39736a787c98c21002bf92595c1cfb5261c");
+    EXPECT_EQ(checksum_of(Bytes(2 * block + 512)),
+              "1fbd1dffdcf0f4a7457dac9b716d9cd5c3ac82fb2b16c820d804c53fed27fd17");
     EXPECT_EQ(checksum_of(pattern(2 * block + 512), ChecksumAlgorithm::blake2b512),
               "596f56272231d53ffd95607c0e5af9ded269576fb8ec22ff0929257d397d9375"
               "3d417a413a59f0327e6b1656281f596777e292df20b4e22d8351ba1efeb6b76c");
