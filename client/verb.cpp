@@ -9,8 +9,8 @@ namespace {
 
 std::vector<Verb> all_verbs() {
     std::vector<Verb> all;
-    for (auto* rows :
-         {pool_verbs, disk_verbs, volume_verbs, vm_verbs, snapshot_verbs, job_verbs, host_verbs}) {
+    for (auto* rows : {pool_verbs, disk_verbs, volume_verbs, vm_verbs, snapshot_verbs, export_verbs,
+                       job_verbs, host_verbs}) {
         std::vector<Verb> some = rows();
         std::move(some.begin(), some.end(), std::back_inserter(all));
     }
@@ -46,6 +46,7 @@ const std::vector<Noun>& nouns() {
         {"volume", "image files"},
         {"vm", "virtual machines whose disks are looked after"},
         {"snapshot", "instants of a VM's disks"},
+        {"export", "volumes that are shown to backup appliances"},
         {"job", "operations under way, and what became of them"},
     };
     return all;

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "client/clone.h"
+#include "client/export.h"
 #include "client/extents.h"
 #include "client/job_wait.h"
 #include "client/properties.h"
@@ -54,6 +55,13 @@ async::Task<> merge_volume(Session& session, Arguments arguments) {
     const bus::ObjectPath volume = co_await session.find("volume", arguments.at(0));
     const auto job = co_await session.call<bus::ObjectPath>(volume, "Merge", options.dict());
     co_await finish_job(session, job);
+}
+
+async::Task<> export_volume(Session& session, Arguments arguments) {
+    const bus::Dict options = co_await export_request(session, arguments);
+    const bus::ObjectPath volume = co_await session.find("volume", arguments.at(0));
+    const auto job = co_await session.call<bus::ObjectPath>(volume, "Export", options);
+    co_await finish_job(session, job, "export");
 }
 
 async::Task<> delete_volume(Session& session, Arguments arguments) {
@@ -143,6 +151,8 @@ std::vector<Verb> volume_verbs() {
          checksum_volume,
          {{"algorithm", "sha256/64KiB|blake2b512/64KiB", "the hash function, and of which blocks"},
           {"speed", "SIZE", "a second, at most"}}},
+        {"volume", "export", "VOLUME", "show a volume that nobody writes to to a backup appliance",
+         export_volume, export_options()},
     };
 }
 

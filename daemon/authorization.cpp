@@ -20,6 +20,7 @@ constexpr std::string_view manage_pools = "org.volchain1.manage-pools";
 constexpr std::string_view manage_disks = "org.volchain1.manage-disks";
 constexpr std::string_view manage_vms = "org.volchain1.manage-vms";
 constexpr std::string_view manage_snapshots = "org.volchain1.manage-snapshots";
+constexpr std::string_view show_volumes = "org.volchain1.export";
 constexpr std::string_view manage_jobs = "org.volchain1.manage-jobs";
 
 struct Rule {
@@ -49,6 +50,7 @@ constexpr std::array rules{
     Rule{"org.volchain1.Volume", "Clone", manage_disks},
     Rule{"org.volchain1.Volume", "Commit", manage_disks},
     Rule{"org.volchain1.Volume", "Delete", manage_disks},
+    Rule{"org.volchain1.Volume", "Export", show_volumes},
     Rule{"org.volchain1.Volume", "Map", read_disks},
     Rule{"org.volchain1.Volume", "Measure", read_disks},
     Rule{"org.volchain1.Volume", "Merge", manage_disks},
@@ -64,12 +66,16 @@ constexpr std::array rules{
     Rule{"org.volchain1.VM", "Update", manage_vms},
     Rule{"org.volchain1.Snapshot", "Clone", manage_disks},
     Rule{"org.volchain1.Snapshot", "Delete", manage_snapshots},
+    Rule{"org.volchain1.Snapshot", "Export", show_volumes},
     Rule{"org.volchain1.Snapshot", "Diff", read_disks},
     Rule{"org.volchain1.Snapshot", "DiffMap", read_disks},
     Rule{"org.volchain1.Snapshot", "GetConfig", read_config},
     Rule{"org.volchain1.Snapshot", "Preview", manage_snapshots},
     Rule{"org.volchain1.Snapshot", "Revert", manage_snapshots},
     Rule{"org.volchain1.Snapshot", "SetMetadata", manage_snapshots},
+    Rule{"org.volchain1.Export", "Open", show_volumes},
+    Rule{"org.volchain1.Export", "Renew", show_volumes},
+    Rule{"org.volchain1.Export", "Stop", show_volumes},
     Rule{"org.volchain1.Job", "Cancel", manage_jobs},
     Rule{"org.volchain1.Job", "Pause", manage_jobs},
     Rule{"org.volchain1.Job", "Resume", manage_jobs},
@@ -98,8 +104,10 @@ Authorization::Authorization(bus::Connection& connection, const storage::Engine&
 async::Task<> Authorization::authorize(bus::Call call) {
     const auto action = action_for(call.interface(), call.member());
     if (!action) throw Error(ErrorCode::access_denied, "{} is not allowed to anybody", call.str());
-    const bool own = co_await controls_own_job(call);
-    if (own) co_return;
+    const bool own_job = co_await controls_own_job(call);
+    if (own_job) co_return;
+    const bool own_export = co_await uses_own_export(call);
+    if (own_export) co_return;
     bus::Polkit::Details details;
     details.emplace("method", call.member());
     details.emplace("path", call.path());
@@ -114,6 +122,17 @@ async::Task<bool> Authorization::controls_own_job(bus::Call call) {
     const auto& jobs = engine_.catalog().jobs();
     const auto found = jobs.find(call.object());
     co_return found != jobs.end() && found->second.owner_uid == caller;
+}
+
+/// Also who is allowed to connect may open it.
+async::Task<bool> Authorization::uses_own_export(bus::Call call) {
+    if (call.interface() != interface_name(storage::ObjectKind::exported)) co_return false;
+    const uid_t caller = co_await call.sender_uid();
+    const auto& exports = engine_.catalog().exports();
+    const auto found = exports.find(call.object());
+    if (found == exports.end()) co_return false;
+    co_return found->second.owner_uid == caller ||
+        (call.member() == "Open" && found->second.allowed_uid == caller);
 }
 
 }  // namespace volchain::daemon

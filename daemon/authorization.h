@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Authorization: which method needs which polkit action. One table, complete (a test says so); a method that is not in
-// it is denied. Root passes without polkit, as does the owner of a job who cancels it.
+// it is denied. Root passes without polkit, as does the owner of a job who cancels it, and the owner of an export.
 #pragma once
 
 #include <optional>
@@ -30,6 +30,7 @@ class Authorization final : public bus::Gate {
 
   private:
     async::Task<bool> controls_own_job(bus::Call call);
+    async::Task<bool> uses_own_export(bus::Call call);
 
     const storage::Engine& engine_;
     bus::Polkit polkit_;

@@ -40,6 +40,9 @@ std::vector<Named> objects_of(const Catalog& catalog, ObjectKind kind) {
         case ObjectKind::volume:
             for (const auto& [id, volume] : catalog.volumes()) all.push_back({id, catalog.path(volume)});
             return all;
+        case ObjectKind::exported:
+            for (const auto& [id, record] : catalog.exports()) all.push_back({id, {}});
+            return all;
         case ObjectKind::job:
             for (const auto& [id, job] : catalog.jobs()) all.push_back({id, {}});
             return all;

@@ -66,7 +66,7 @@ std::string ManagerObject::version() const {
 
 std::vector<std::string> ManagerObject::features() const {
     std::vector<std::string> features{"pools", "overlays", "snapshots", "previews"};
-    if (!qemu_version_.empty()) features.emplace_back("storage-daemon");
+    if (!qemu_version_.empty()) features.insert(features.end(), {"exports", "storage-daemon"});
     return features;
 }
 

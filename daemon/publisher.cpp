@@ -16,9 +16,11 @@ Publisher::Publisher(bus::Connection& connection, storage::Engine& engine, bus::
       manager_(engine),
       pools_(engine),
       disks_(engine),
-      volumes_(engine),
+      volumes_(engine, connection),
       vms_(engine),
-      snapshots_(engine),
+      snapshots_(engine, connection),
+      exports_(engine),
+      bound_exports_(connection, engine),
       jobs_(engine),
       objects_(connection, root_path, gate) {}
 
@@ -40,7 +42,9 @@ void Publisher::publish() {
     publish_family(ObjectKind::volume, volumes_);
     publish_family(ObjectKind::vm, vms_);
     publish_family(ObjectKind::snapshot, snapshots_);
+    publish_family(ObjectKind::exported, exports_);
     publish_family(ObjectKind::job, jobs_);
+    for (const Uuid& id : engine_.catalog().ids(ObjectKind::exported)) bound_exports_.follow(id);
     for (const auto& [id, job] : engine_.catalog().jobs())
         if (storage::finished(job.state)) told_finished_.insert(id);
     objects_.before_replies([this] { flush(); });
@@ -79,6 +83,7 @@ void Publisher::flush() {
             known_.erase(before);
             told_finished_.erase(key.second);
         }
+        if (key.first == ObjectKind::exported) bound_exports_.follow(key.second);
         if (!exists) continue;
         if (before == known_.end())
             objects_.added(path);
@@ -125,6 +130,7 @@ std::set<Publisher::Key> Publisher::related(const Key& key) const {
             add(ObjectKind::snapshot, catalog.snapshot(id).parent);
             break;
         case ObjectKind::pool:
+        case ObjectKind::exported:
         case ObjectKind::job:
             break;
     }

@@ -12,7 +12,9 @@
 #include <string>
 #include <vector>
 
+#include "daemon/bound_exports.h"
 #include "daemon/disk_object.h"
+#include "daemon/export_object.h"
 #include "daemon/job_object.h"
 #include "daemon/manager_object.h"
 #include "daemon/pool_object.h"
@@ -55,6 +57,8 @@ class Publisher final : public storage::EngineObserver {
     VolumeObject volumes_;
     VmObject vms_;
     SnapshotObject snapshots_;
+    ExportObject exports_;
+    BoundExports bound_exports_;
     JobObject jobs_;
     bus::Objects objects_;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/snapshot_object.h"
 
+#include "daemon/export_object.h"
 #include "storage/diff_snapshots.h"
 #include "storage/preview.h"
 #include "storage/preview_state.h"
@@ -27,6 +28,7 @@ bus::Interface<SnapshotObject> SnapshotObject::table() {
         .method<&SnapshotObject::revert>("Revert", bus::in("options"), bus::out("job"))
         .method<&SnapshotObject::remove>("Delete", bus::in("options"), bus::out("job"))
         .method<&SnapshotObject::clone>("Clone", bus::in("name", "options"), bus::out("job"))
+        .method<&SnapshotObject::export_disk>("Export", bus::in("disk", "options"), bus::out("job"))
         .method<&SnapshotObject::set_metadata>("SetMetadata", bus::in("options"), bus::out())
         .method<&SnapshotObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
         .method<&SnapshotObject::diff>("Diff", bus::in("other", "options"), bus::out("disks"))
@@ -84,6 +86,14 @@ async::Task<bus::ObjectPath> SnapshotObject::clone(bus::Call call, Uuid id, std:
     options.finish();
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::clone(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> SnapshotObject::export_disk(bus::Call call, Uuid id, bus::ObjectPath disk,
+                                                         bus::Options options) {
+    const Uuid disk_id = id_in(disk, ObjectKind::disk, "disk");
+    auto request = co_await take_export_request(bus_, call, std::move(options));
+    const Uuid job = co_await storage::export_snapshot(engine_, id, disk_id, std::move(request));
     co_return object_path(ObjectKind::job, job);
 }
 

@@ -13,12 +13,14 @@ using DiskDifference =
 
 class SnapshotObject {
   public:
-    explicit SnapshotObject(storage::Engine& engine) : engine_(engine) {}
+    SnapshotObject(storage::Engine& engine, const bus::Connection& bus) : engine_(engine), bus_(bus) {}
     [[nodiscard]] bus::Interface<SnapshotObject> table();
 
     async::Task<bus::ObjectPath> preview(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> revert(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> clone(bus::Call call, Uuid id, std::string name, bus::Options options);
+    async::Task<bus::ObjectPath> export_disk(bus::Call call, Uuid id, bus::ObjectPath disk,
+                                             bus::Options options);
     async::Task<> set_metadata(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
     async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);
@@ -44,6 +46,7 @@ class SnapshotObject {
 
   private:
     storage::Engine& engine_;
+    const bus::Connection& bus_;
 };
 
 }  // namespace volchain::daemon

@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include "daemon/export_object.h"
 #include "storage/checksum_volume.h"
 #include "storage/measure_volume.h"
 #include "storage/remove_volumes.h"
@@ -16,6 +17,7 @@ bus::Interface<VolumeObject> VolumeObject::table() {
     table.method<&VolumeObject::commit>("Commit", bus::in("base", "options"), bus::out("job"))
         .method<&VolumeObject::merge>("Merge", bus::in("options"), bus::out("job"))
         .method<&VolumeObject::clone>("Clone", bus::in("name", "pool", "options"), bus::out("job"))
+        .method<&VolumeObject::export_volume>("Export", bus::in("options"), bus::out("job"))
         .method<&VolumeObject::remove>("Delete", bus::in("options"), bus::out("job"))
         .method<&VolumeObject::map>("Map", bus::in("start", "length"), bus::out("extents"))
         .method<&VolumeObject::measure>("Measure", bus::in("options"), bus::out("required", "full"))
@@ -69,6 +71,12 @@ async::Task<bus::ObjectPath> VolumeObject::clone(bus::Call call, Uuid id, std::s
     request.pool = id_in(pool, ObjectKind::pool, "pool");
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::clone(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> VolumeObject::export_volume(bus::Call call, Uuid id, bus::Options options) {
+    auto request = co_await take_export_request(bus_, call, std::move(options));
+    const Uuid job = co_await storage::export_volume(engine_, id, std::move(request));
     co_return object_path(ObjectKind::job, job);
 }
 

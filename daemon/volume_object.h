@@ -9,13 +9,14 @@ namespace volchain::daemon {
 
 class VolumeObject {
   public:
-    explicit VolumeObject(storage::Engine& engine) : engine_(engine) {}
+    VolumeObject(storage::Engine& engine, const bus::Connection& bus) : engine_(engine), bus_(bus) {}
     [[nodiscard]] bus::Interface<VolumeObject> table();
 
     async::Task<bus::ObjectPath> commit(bus::Call call, Uuid id, bus::ObjectPath base, bus::Options options);
     async::Task<bus::ObjectPath> clone(bus::Call call, Uuid id, std::string name, bus::ObjectPath pool,
                                        bus::Options options);
     async::Task<bus::ObjectPath> merge(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> export_volume(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
     async::Task<Extents> map(bus::Call call, Uuid id, std::uint64_t start, std::uint64_t length);
     async::Task<std::tuple<std::uint64_t, std::uint64_t>> measure(bus::Call call, Uuid id,
@@ -42,6 +43,7 @@ class VolumeObject {
     [[nodiscard]] const storage::LiveDisk* live_disk(const Uuid& id) const;
 
     storage::Engine& engine_;
+    const bus::Connection& bus_;
 };
 
 /// Flags of a bitmap in Volume.Bitmaps.

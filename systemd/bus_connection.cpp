@@ -88,6 +88,13 @@ std::string Connection::unique_name() const {
     return sd_bus_get_unique_name(native(), &name) < 0 ? std::string() : std::string(name);
 }
 
+std::string Connection::bus_id() const {
+    sd_id128_t id{};
+    if (sd_bus_get_bus_id(native(), &id) < 0) return {};
+    char text[SD_ID128_STRING_MAX];
+    return sd_id128_to_string(id, text);
+}
+
 const async::Executor& Connection::executor() const noexcept {
     return pump_->executor();
 }

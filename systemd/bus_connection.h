@@ -37,6 +37,8 @@ class Connection {
     void on_lost(std::function<void(std::string reason)> handler);
     /// ":1.42"
     [[nodiscard]] std::string unique_name() const;
+    /// Of the bus itself: unique names mean something on one bus only, from its start to its end.
+    [[nodiscard]] std::string bus_id() const;
     [[nodiscard]] const async::Executor& executor() const noexcept;
 
     /// Whether the calls made here allow the callee to ask the user for a password (volchainctl does).

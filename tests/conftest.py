@@ -9,6 +9,7 @@ import tempfile
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
+from harness import exports  # noqa: E402
 from harness.bus import Bus  # noqa: E402
 from harness.client import Client  # noqa: E402
 from harness.daemon import Daemon  # noqa: E402
@@ -22,6 +23,8 @@ def directory():
     path = tempfile.mkdtemp(prefix="vc-")
     os.chmod(path, 0o755)
     yield path
+    # Exports outlive the daemon, and a test that failed may have left some.
+    exports.end_all(path)
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -60,6 +63,27 @@ def pool_directory(directory):
     path = directory + "/pool"
     os.mkdir(path)
     return path
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "some(n): of the ways to run it only each n-th, unless VOLCHAIN_ALL is set")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Where there are many ways, ./check takes some of them, always the same; VOLCHAIN_ALL=1 takes all."""
+    if os.environ.get("VOLCHAIN_ALL"):
+        return
+    counts, left_out = {}, []
+    for item in items:
+        marker = item.get_closest_marker("some")
+        if marker is None:
+            continue
+        number = counts[item.originalname] = counts.get(item.originalname, -1) + 1
+        if number % marker.args[0]:
+            left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

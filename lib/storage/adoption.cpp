@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "storage/disk_snapshots.h"
+#include "storage/export_device.h"
 
 namespace volchain::storage {
 namespace {
@@ -192,14 +193,16 @@ std::vector<UnmanagedDevice> unmanaged_devices(const Catalog& catalog, const Uui
                                                const std::vector<LiveDisk>& disks) {
     std::vector<UnmanagedDevice> unmanaged;
     for (const LiveDisk& live : disks)
-        if (std::string why = why_unmanaged(catalog, vm, live); !why.empty())
+        if (std::string why = why_unmanaged(catalog, vm, live);
+            !why.empty() && !is_export_device(catalog, vm, live.device))
             unmanaged.push_back({live.device, std::move(why)});
     return unmanaged;
 }
 
 Adoption adopt(const Catalog& catalog, const VmRecord& vm, const std::vector<LiveDisk>& disks) {
     Adopter adopter(catalog, vm);
-    for (const LiveDisk& live : disks) adopter.take(live);
+    for (const LiveDisk& live : disks)
+        if (!is_export_device(catalog, vm.id, live.device)) adopter.take(live);
     return std::move(adopter).result();
 }
 

@@ -124,7 +124,7 @@ class AttachDisk {
         job_->set_plan(plan_.json());
         co_await job_->step("nodes");
         const auto session = engine_.vm(plan_.vm).session();
-        co_await add_layers(engine_, session, std::move(layers), options());
+        co_await add_layers(engine_, session, std::move(layers), options(), qmp::Access::read_write);
         co_await job_->step("device");
         job_->no_return();
         co_await plug_in(session, std::move(device));

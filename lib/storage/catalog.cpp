@@ -44,6 +44,7 @@ Catalog::Catalog(const std::string& database_path) : store_(database_path) {
     volumes_ = by_id(std::move(records.volumes));
     vms_ = by_id(std::move(records.vms));
     snapshots_ = by_id(std::move(records.snapshots));
+    exports_ = by_id(std::move(records.exports));
     jobs_ = by_id(std::move(records.jobs));
     for (const Frozen& frozen : records.frozen) apply(frozen);
     stale_manifests_ = {records.stale_manifests.begin(), records.stale_manifests.end()};
@@ -115,6 +116,9 @@ void Catalog::apply(const Removal& removal) {
         case ObjectKind::snapshot:
             snapshots_.erase(id);
             break;
+        case ObjectKind::exported:
+            exports_.erase(id);
+            break;
         case ObjectKind::job:
             jobs_.erase(id);
             break;
@@ -138,6 +142,8 @@ bool Catalog::has(const ObjectId& object) const {
             return vms_.contains(object.id);
         case ObjectKind::snapshot:
             return snapshots_.contains(object.id);
+        case ObjectKind::exported:
+            return exports_.contains(object.id);
         case ObjectKind::job:
             return jobs_.contains(object.id);
     }
@@ -156,6 +162,8 @@ std::vector<Uuid> Catalog::ids(ObjectKind kind) const {
             return ids_of(vms_);
         case ObjectKind::snapshot:
             return ids_of(snapshots_);
+        case ObjectKind::exported:
+            return ids_of(exports_);
         case ObjectKind::job:
             return ids_of(jobs_);
     }
@@ -176,6 +184,8 @@ std::string Catalog::describe(const ObjectId& object) const {
             return fmt::format("VM {} ({})", quote(vm(object.id).name), id);
         case ObjectKind::snapshot:
             return fmt::format("snapshot {} ({})", quote(snapshot(object.id).name), id);
+        case ObjectKind::exported:
+            return fmt::format("export {} ({})", id, word(exported(object.id).kind));
         case ObjectKind::job:
             return fmt::format("job {} ({})", id, job(object.id).kind);
     }

@@ -45,6 +45,7 @@ class Catalog {
     [[nodiscard]] const SnapshotRecord& snapshot(const Uuid& id) const {
         return get(snapshots_, id, "snapshot");
     }
+    [[nodiscard]] const ExportRecord& exported(const Uuid& id) const { return get(exports_, id, "export"); }
     [[nodiscard]] const JobRecord& job(const Uuid& id) const { return get(jobs_, id, "job"); }
 
     // All of a kind, ordered by id.
@@ -53,6 +54,7 @@ class Catalog {
     [[nodiscard]] const std::map<Uuid, VolumeRecord>& volumes() const noexcept { return volumes_; }
     [[nodiscard]] const std::map<Uuid, VmRecord>& vms() const noexcept { return vms_; }
     [[nodiscard]] const std::map<Uuid, SnapshotRecord>& snapshots() const noexcept { return snapshots_; }
+    [[nodiscard]] const std::map<Uuid, ExportRecord>& exports() const noexcept { return exports_; }
     [[nodiscard]] const std::map<Uuid, JobRecord>& jobs() const noexcept { return jobs_; }
 
     [[nodiscard]] bool has(const ObjectId& object) const;
@@ -89,6 +91,25 @@ class Catalog {
     void check_vm_name_free(const std::string& name, const Uuid& but) const;
     [[nodiscard]] const std::set<std::string>& claimed_disk_names() const noexcept {
         return claimed_disk_names_;
+    }
+
+    /// Holds a volume, and all that it stands on, for an export that is being recorded: to those who ask what may be
+    /// changed, it is as if the record were there.
+    class [[nodiscard]] ExportClaim {
+      public:
+        ExportClaim(Catalog& catalog, const ExportRecord& record) : catalog_(catalog), id_(record.id) {
+            catalog_.claimed_exports_.emplace(record.id, record);
+        }
+        ExportClaim(const ExportClaim&) = delete;
+        ExportClaim& operator=(const ExportClaim&) = delete;
+        ~ExportClaim() { catalog_.claimed_exports_.erase(id_); }
+
+      private:
+        Catalog& catalog_;
+        Uuid id_;
+    };
+    [[nodiscard]] const std::map<Uuid, ExportRecord>& claimed_exports() const noexcept {
+        return claimed_exports_;
     }
 
     // Relations.
@@ -138,6 +159,7 @@ class Catalog {
     void apply(const VolumeRecord& record);
     void apply(const VmRecord& record) { put(vms_, ObjectKind::vm, record); }
     void apply(const SnapshotRecord& record) { put(snapshots_, ObjectKind::snapshot, record); }
+    void apply(const ExportRecord& record) { put(exports_, ObjectKind::exported, record); }
     void apply(const JobRecord& record) { put(jobs_, ObjectKind::job, record); }
     void apply(const Frozen& frozen);
     void apply(const ManifestStale& manifest);
@@ -153,12 +175,14 @@ class Catalog {
     std::map<Uuid, VolumeRecord> volumes_;
     std::map<Uuid, VmRecord> vms_;
     std::map<Uuid, SnapshotRecord> snapshots_;
+    std::map<Uuid, ExportRecord> exports_;
     std::map<Uuid, JobRecord> jobs_;
     std::map<Uuid, Timestamp> frozen_;
     std::set<Uuid> stale_manifests_;
     std::map<std::string, UnwantedFile> unwanted_files_;
     std::set<std::string> claimed_disk_names_;
     std::set<std::string> claimed_vm_names_;
+    std::map<Uuid, ExportRecord> claimed_exports_;
 
     std::unordered_map<Uuid, VolumeFacts> facts_;
     std::unordered_map<std::string, std::set<Uuid>> children_by_backing_path_;  // as the facts say

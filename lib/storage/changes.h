@@ -38,8 +38,8 @@ struct UnwantedFile {
     bool unwanted = true;  ///< false: it is gone
 };
 
-using Change = std::variant<PoolRecord, DiskRecord, VolumeRecord, VmRecord, SnapshotRecord, JobRecord, Frozen,
-                            ManifestStale, UnwantedFile, Removal>;
+using Change = std::variant<PoolRecord, DiskRecord, VolumeRecord, VmRecord, SnapshotRecord, ExportRecord,
+                            JobRecord, Frozen, ManifestStale, UnwantedFile, Removal>;
 
 class Changes {
   public:

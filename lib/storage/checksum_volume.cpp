@@ -17,7 +17,7 @@
 namespace volchain::storage {
 namespace {
 
-constexpr const char* export_name = "content";
+constexpr const char* checksum_export = "content";
 /// For one answer of the storage daemon, which waits for its disk.
 constexpr auto read_limit = std::chrono::minutes(2);
 /// How long a slice takes: a cancel waits for its end.
@@ -58,7 +58,7 @@ class ContentReader {
 
     /// Reads on, at most so many bytes. Whether this was the last slice.
     bool run_slice(std::uint64_t most_bytes) {
-        if (!client_) client_.emplace(std::move(socket_), export_name, read_limit);
+        if (!client_) client_.emplace(std::move(socket_), checksum_export, read_limit);
         const async::Deadline deadline = async::after(reading_slice);
         const std::uint64_t end = data_bytes_ + most_bytes;
         Chunk now = begin_chunk(buffers_[0]);
@@ -206,8 +206,8 @@ class ChecksumVolume {
         place_ = co_await Workplace::open_in(engine_, std::move(helper), chain_, nothing);
         Json request;
         request["type"] = "nbd";
-        request["id"] = export_name;
-        request["name"] = export_name;
+        request["id"] = checksum_export;
+        request["name"] = checksum_export;
         request["node-name"] = place_->root();
         const async::Deadline soon = async::after(engine_.settings().command_timeout);
         (void)co_await place_->session()->execute("block-export-add", std::move(request), soon);

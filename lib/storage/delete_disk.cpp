@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "storage/disk_snapshots.h"
 #include "storage/doomed_files.h"
+#include "storage/held_volumes.h"
 #include "storage/presence.h"
 #include "storage/preview_state.h"
 #include "storage/vms.h"
@@ -45,6 +46,7 @@ void refuse_foreign_children(const Catalog& catalog, const Uuid& disk) {
 
 void check_deletable(const Catalog& catalog, const DeleteRequest& request) {
     for (const Uuid& vm : concerned_vms(catalog, request.disk)) check_no_preview(catalog, vm);
+    for (const Uuid& volume : catalog.volumes_of_disk(request.disk)) check_not_exported(catalog, volume);
     refuse_foreign_children(catalog, request.disk);
     refuse_snapshots(catalog, request);
 }

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "qmp/image_lock.h"
+#include "storage/held_volumes.h"
 
 namespace volchain::storage {
 namespace {
@@ -56,6 +57,7 @@ std::optional<VolumeRecord> parse_record(const JsonReader& file) {
 void check_removable(Engine& engine, const Uuid& volume, const std::set<Uuid>& leaving) {
     const Catalog& catalog = engine.catalog();
     const std::string what = catalog.describe({ObjectKind::volume, volume});
+    check_not_exported(catalog, volume);
     for (const auto& [id, disk] : catalog.disks())
         if (disk.active == volume || disk.former == volume)
             throw Error(ErrorCode::in_use, "{} is the {} volume of {}", what,

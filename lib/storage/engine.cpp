@@ -31,11 +31,13 @@ Engine::Engine(async::Executor executor, Settings settings, const std::string& s
                std::string runtime_directory)
     : executor_(executor),
       settings_(std::move(settings)),
+      state_directory_(state_directory),
       runtime_directory_(std::move(runtime_directory)),
       catalog_(state_directory + "/volchain.db"),
       locks_(catalog_),
       holds_(catalog_, locks_),
       tasks_(executor),
+      exports_(*this),
       jobs_(executor, catalog_, locks_, settings_.keep_finished_jobs) {
     catalog_.watch([this](ObjectId object, ChangeKind change) { tell(object, change); });
     locks_.watch([this](ObjectId object) { lock_changed(object); });
@@ -62,6 +64,7 @@ async::Task<> Engine::start() {
     const auto limit = async::after(recovery_limit);
     for (auto& [id, vm] : vms_) vm->start();
     co_await look_at_vms();
+    co_await exports_.start();
     co_await wait_for_recovery(*this, limit);
     tasks_.spawn(watch_pools(), "watching the pools");
     tasks_.spawn(write_stale_manifests(), "writing manifests");
@@ -107,6 +110,7 @@ async::Task<> Engine::stop() {
     co_await thaw_all();
     stopping_ = true;
     co_await tasks_.stop();
+    co_await exports_.stop();
     // What a pool that is away keeps from being written now is written after the next start.
     std::exception_ptr left;
     co_await async::keep_failure(
@@ -205,6 +209,7 @@ async::Task<bool> Engine::ready_to_work(Uuid id) {
 
 void Engine::vm_changed(const Uuid& id) {
     tell({ObjectKind::vm, id}, ChangeKind::changed);
+    exports_.vm_changed(id);
     if (!vms_.contains(id) || !vm(id).down()) return;
     // QEMU writes bitmaps and marks into an image when it closes it, or leaves them wrong when it dies.
     std::vector<Uuid> closed;

@@ -17,10 +17,12 @@
 #include "async/workers.h"
 #include "storage/adoption.h"
 #include "storage/catalog.h"
+#include "storage/exports.h"
 #include "storage/holds.h"
 #include "storage/jobs.h"
 #include "storage/locks.h"
 #include "storage/pool.h"
+#include "storage/process_keeper.h"
 #include "storage/vm.h"
 
 namespace volchain::storage {
@@ -43,6 +45,8 @@ class Engine final : private VmOwner {
     Engine& operator=(const Engine&) = delete;
 
     void observe(EngineObserver& observer) { observer_ = &observer; }
+    /// For processes that go on when this one ends; before start(). Without one they are left to themselves.
+    void keep_processes_with(ProcessKeeper& keeper) { keeper_ = &keeper; }
 
     /// Looks at all images (those of a pool that does not answer are waited for in the background), connects to all
     /// VMs, thaws those that were left frozen, carries on or undoes the
@@ -55,6 +59,9 @@ class Engine final : private VmOwner {
     [[nodiscard]] const Settings& settings() const noexcept { return settings_; }
     [[nodiscard]] const async::Executor& executor() const noexcept { return executor_; }
     [[nodiscard]] const std::string& runtime_directory() const noexcept { return runtime_directory_; }
+    [[nodiscard]] const std::string& state_directory() const noexcept { return state_directory_; }
+    /// Null where there is none.
+    [[nodiscard]] ProcessKeeper* process_keeper() const noexcept { return keeper_; }
     [[nodiscard]] Catalog& catalog() noexcept { return catalog_; }
     [[nodiscard]] const Catalog& catalog() const noexcept { return catalog_; }
     [[nodiscard]] Locks& locks() noexcept { return locks_; }
@@ -63,6 +70,7 @@ class Engine final : private VmOwner {
     [[nodiscard]] const Holds& holds() const noexcept { return holds_; }
     [[nodiscard]] Jobs& jobs() noexcept { return jobs_; }
     [[nodiscard]] const Jobs& jobs() const noexcept { return jobs_; }
+    [[nodiscard]] Exports& exports() noexcept { return exports_; }
     /// For blocking work on files.
     [[nodiscard]] async::Workers& files() noexcept { return files_; }
     /// For looking after the files of a pool: where it does not answer, nobody else waits for that.
@@ -152,8 +160,10 @@ class Engine final : private VmOwner {
 
     async::Executor executor_;
     Settings settings_;
+    std::string state_directory_;
     std::string runtime_directory_;
     EngineObserver* observer_ = nullptr;
+    ProcessKeeper* keeper_ = nullptr;
     Catalog catalog_;
     Locks locks_;
     Holds holds_;
@@ -173,6 +183,7 @@ class Engine final : private VmOwner {
     bool manifests_wanted_ = false;
     async::Condition manifests_asked_;
     async::TaskGroup tasks_;
+    Exports exports_;
     Jobs jobs_;
 };
 

@@ -25,6 +25,8 @@ Catalog::Place place_of(const Engine& engine, const std::string& image) {
     return *std::move(place);
 }
 
+}  // namespace
+
 async::Task<async::Identity> identity_for(Engine& engine, std::vector<ImageAccess> images) {
     const auto written =
         std::find_if(images.begin(), images.end(), [](const ImageAccess& image) { return image.write; });
@@ -42,6 +44,8 @@ async::Task<async::Identity> identity_for(Engine& engine, std::vector<ImageAcces
     };
     co_return co_await engine.files().run(std::move(look));
 }
+
+namespace {
 
 async::Task<std::shared_ptr<qmp::StorageDaemon>> start_with(Engine& engine, qmp::StorageDaemonOptions options,
                                                             std::vector<ImageAccess> images) {

@@ -20,6 +20,10 @@ struct ImageAccess {
     bool write;
 };
 
+/// Who is to work on these images of pools: the owner of the first one that is written to, or of the first one. Throws
+/// UnsafeImage for what is no plain file, or must not be worked on with root's rights.
+[[nodiscard]] async::Task<async::Identity> identity_for(Engine& engine, std::vector<ImageAccess> images);
+
 /// A storage daemon that may open these images and nothing else. It runs as the owner of the first one that it writes to,
 /// or of the first one. It is our child and ends with the operation.
 [[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(

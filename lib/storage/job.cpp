@@ -20,6 +20,8 @@ std::string_view journal_field(ObjectKind kind) {
             return "VOLCHAIN_VM";
         case ObjectKind::snapshot:
             return "VOLCHAIN_SNAPSHOT";
+        case ObjectKind::exported:
+            return "VOLCHAIN_EXPORT";
         case ObjectKind::job:
             return "VOLCHAIN_JOB";
     }

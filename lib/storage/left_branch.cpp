@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "base/text.h"
+#include "storage/held_volumes.h"
 #include "storage/overlay_file.h"
 
 namespace volchain::storage {
@@ -181,6 +182,8 @@ async::Task<> LeftBranch::drop_leaves() {
 /// Proves that no process has them open, before anything is changed.
 async::Task<> LeftBranch::lock_doomed(bool has_leaves_locked) {
     engine_.holds().check_free({volumes_.begin(), volumes_.end()});
+    for (const Uuid& snapshot : snapshots_) check_snapshot_not_exported(engine_.catalog(), snapshot);
+    for (const Uuid& volume : volumes_) check_not_exported(engine_.catalog(), volume);
     std::vector<Uuid> volumes = volumes_;
     if (has_leaves_locked)
         for (const auto& [disk, leaf] : leaves_) std::erase(volumes, leaf);

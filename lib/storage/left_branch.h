@@ -37,7 +37,7 @@ class LeftBranch {
         : engine_(engine), vm_(vm), leaves_(std::move(leaves)) {}
 
     // One of these, once. They read the headers of the VM's volumes again and take QEMU's locks on what goes
-    // (InUse where a process has it open), but for the leaves where the caller has those; unlock() gives them back.
+    // (InUse where a process has it open, Busy where an export shows it), but for the leaves where the caller has those; unlock() gives them back.
     /// Gives the branch up; `shown`: the snapshots that the VM's disks stand on from now on.
     async::Task<> give_up(std::set<Uuid> shown, bool has_leaves_locked);
     /// Keeps the branch. Where a leaf holds something that no snapshot has, the leaves become a snapshot, called

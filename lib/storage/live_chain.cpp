@@ -16,9 +16,9 @@ std::string short_id(const Uuid& id) {
     return text.substr(0, 12);
 }
 
-Json node_of(const PlannedLayer& layer, bool active, const qmp::NodeOptions& options) {
-    const qmp::Access file_access = active ? qmp::Access::read_write : qmp::Access::automatic;
-    const qmp::Access access = active ? qmp::Access::read_write : qmp::Access::read_only;
+Json node_of(const PlannedLayer& layer, qmp::Access access, const qmp::NodeOptions& options) {
+    const bool writable = access == qmp::Access::read_write;
+    const qmp::Access file_access = writable ? qmp::Access::read_write : qmp::Access::automatic;
     Json file = qmp::file_node(layer.file_node, layer.path, file_access, options);
     return qmp::format_node(layer.node, word(layer.format), std::move(file), access, options);
 }
@@ -69,20 +69,33 @@ async::Task<> remove_node(std::shared_ptr<qmp::Session> session, std::string nod
 }  // namespace
 
 std::vector<PlannedLayer> plan_layers(const Catalog& catalog, const Uuid& disk) {
+    return plan_layers(catalog, disk, catalog.disk(disk).active);
+}
+
+std::vector<PlannedLayer> plan_layers(const Catalog& catalog, const Uuid& owner, const Uuid& top) {
     std::vector<PlannedLayer> layers;
-    for (const Uuid& volume : catalog.chain(catalog.disk(disk).active)) {
-        const std::string name = short_id(disk) + "-" + short_id(volume);
+    for (const Uuid& volume : catalog.chain(top)) {
+        const std::string name = short_id(owner) + "-" + short_id(volume);
         const VolumeRecord& record = catalog.volume(volume);
         layers.push_back({volume, "vc-" + name, "vcf-" + name, catalog.path(record), record.format});
     }
     return layers;
 }
 
+std::string node_name_of(const Uuid& owner) {
+    return "vc-" + short_id(owner);
+}
+
 async::Task<> inspect_chain(Engine& engine, Uuid disk) {
     const Catalog& catalog = engine.catalog();
     co_await engine.inspect_volumes(catalog.volumes_of_disk(disk));
-    const std::vector<Uuid> chain = catalog.chain(catalog.disk(disk).active);
-    co_await engine.inspect_volumes(chain);  // also what belongs to another disk
+    co_await inspect_layers(engine, catalog.disk(disk).active);
+}
+
+async::Task<> inspect_layers(Engine& engine, Uuid top) {
+    const Catalog& catalog = engine.catalog();
+    co_await engine.inspect_volumes(catalog.chain(top));  // also what belongs to another disk
+    const std::vector<Uuid> chain = catalog.chain(top);
     check_complete(catalog, chain);
     for (const Uuid& id : chain) {
         const VolumeRecord& volume = catalog.volume(id);
@@ -96,9 +109,10 @@ async::Task<> inspect_chain(Engine& engine, Uuid disk) {
 }
 
 async::Task<> add_layers(Engine& engine, std::shared_ptr<qmp::Session> session,
-                         std::vector<PlannedLayer> layers, qmp::NodeOptions options) {
+                         std::vector<PlannedLayer> layers, qmp::NodeOptions options, qmp::Access top) {
     for (std::size_t index = layers.size(); index-- > 0;) {
-        Json node = node_of(layers[index], index == 0, options);
+        const qmp::Access access = index == 0 ? top : qmp::Access::read_only;
+        Json node = node_of(layers[index], access, options);
         const bool bottom = index + 1 == layers.size();
         if (!bottom) node = qmp::with_backing(std::move(node), layers[index + 1].node);
         (void)co_await session->execute("blockdev-add", std::move(node),

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "qmp/node.h"
 #include "storage/engine.h"
 
 namespace volchain::storage {
@@ -23,15 +24,23 @@ struct PlannedLayer {
 
 /// The layers of the disk's active chain as its headers were last read, active one first.
 [[nodiscard]] std::vector<PlannedLayer> plan_layers(const Catalog& catalog, const Uuid& disk);
+/// The same for a volume and what it stands on; the names are those of `owner`, an object, and the volumes.
+[[nodiscard]] std::vector<PlannedLayer> plan_layers(const Catalog& catalog, const Uuid& owner,
+                                                    const Uuid& top);
+/// A node name of an object, for one node that is no volume.
+[[nodiscard]] std::string node_name_of(const Uuid& owner);
 
 /// Reads the headers of the chain again, as strictly as at an import: QEMU is to open what they say. Throws what stands
 /// against that.
 async::Task<> inspect_chain(Engine& engine, Uuid disk);
 
-/// Adds the layers, bottom first: the active one for writing, those below so that they are left alone and a commit can
-/// go into them all the same. What was added before an error stays: remove_nodes().
+/// The same for any volume and what it stands on.
+async::Task<> inspect_layers(Engine& engine, Uuid top);
+
+/// Adds the layers, bottom first: the topmost for writing where `top` says so, the others so that they are left alone and a
+/// commit can go into them all the same. What was added before an error stays: remove_nodes().
 async::Task<> add_layers(Engine& engine, std::shared_ptr<qmp::Session> session,
-                         std::vector<PlannedLayer> layers, qmp::NodeOptions options);
+                         std::vector<PlannedLayer> layers, qmp::NodeOptions options, qmp::Access top);
 
 /// The node and all that it stands on, each one before those beneath it.
 [[nodiscard]] std::vector<std::string> nodes_below(const qmp::BlockGraph& graph, const std::string& root);

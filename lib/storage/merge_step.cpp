@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "storage/held_volumes.h"
 
 namespace volchain::storage {
 namespace {
@@ -203,7 +204,7 @@ std::optional<MergeStep> next_merge_step(const Catalog& catalog, const Uuid& dis
         if (catalog.volume(id).mark == VolumeMark::leftover && !going.contains(id)) leftovers.insert(id);
     // Leftovers go along as soon as that is easy, and never in a direction that was asked for others.
     for (const Uuid& id : leftovers)
-        if (catalog.children(id).size() <= 1) going.insert(id);
+        if (catalog.children(id).size() <= 1 && export_holding(catalog, id) == nullptr) going.insert(id);
     // What became active after all (a merge that ended in the moment of the switch) is nothing that can go.
     going.erase(catalog.disk(disk).active);
     for (const Uuid& id : going) {

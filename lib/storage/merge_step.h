@@ -55,7 +55,7 @@ struct MergeStep {
 };
 
 /// The next step towards a tree without the volumes `unwanted`, all of the disk `disk`; none when there is nothing left to
-/// do. Leftovers of the disk that are needed no more go, too. `recorded`: see recorded_volumes(); where it makes a
+/// do. Leftovers of the disk that are needed no more, and that no export holds, go, too. `recorded`: see recorded_volumes(); where it makes a
 /// difference for their bitmaps, it is that which decides the direction. Throws InUse where a volume of another disk stands
 /// in the way, Unsupported where the direction asked for is not possible.
 [[nodiscard]] std::optional<MergeStep> next_merge_step(const Catalog& catalog, const Uuid& disk,

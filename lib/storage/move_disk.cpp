@@ -10,6 +10,7 @@
 #include "storage/copy_file.h"
 #include "storage/copy_volume.h"
 #include "storage/doomed_files.h"
+#include "storage/held_volumes.h"
 #include "storage/last_written.h"
 #include "storage/live_chain.h"
 #include "storage/merge_room.h"
@@ -275,7 +276,8 @@ class MoveDisk {
     async::Task<> add_nodes() {
         const LiveDisk& disk = live_disk(engine_, disk_);
         qmp::NodeOptions options = disk.options;
-        co_await add_layers(engine_, engine_.vm(plan_.vm).session(), new_layers(), options);
+        co_await add_layers(engine_, engine_.vm(plan_.vm).session(), new_layers(), options,
+                            qmp::Access::read_write);
     }
 
     async::Task<> mirror(BlockJob& block_job) {
@@ -633,6 +635,7 @@ async::Task<Uuid> move_disk(Engine& engine, MoveRequest request) {
     const MovePlan plan = plan_move(catalog, request, live);
     std::set<Uuid> volumes;
     for (const MovedVolume& entry : plan.volumes) volumes.insert(entry.volume);
+    for (const Uuid& volume : volumes) check_not_exported(catalog, volume);
     engine.holds().check_free(volumes);
 
     JobRequest job("move-disk", {ObjectKind::disk, request.disk}, request.owner_uid);

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "qcow2/identify.h"
+#include "storage/held_volumes.h"
 
 namespace volchain::storage {
 namespace {
@@ -129,6 +130,8 @@ async::Task<> remove_pool(Engine& engine, Uuid pool) {
         for (const Uuid& volume : catalog.volumes_of_disk(disk)) changes.remove(ObjectKind::volume, volume);
         changes.remove(ObjectKind::disk, disk);
     }
+    for (const Uuid& disk : disks)
+        for (const Uuid& volume : catalog.volumes_of_disk(disk)) check_not_exported(catalog, volume);
     const auto held = engine.locks().take(std::move(locks), "being removed", Uuid{});
     changes.remove(ObjectKind::pool, pool);
     co_await engine.catalog().commit(std::move(changes), Durability::power);

@@ -14,18 +14,20 @@
 #include "base/enum_names.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "base/process_mark.h"
 #include "base/timestamp.h"
 #include "base/uuid.h"
 
 namespace volchain::storage {
 
-enum class ObjectKind { pool, disk, volume, vm, snapshot, job };
+enum class ObjectKind { pool, disk, volume, vm, snapshot, exported, job };
 constexpr auto enum_names(ObjectKind) {
     return std::to_array<EnumName<ObjectKind>>({{ObjectKind::pool, "pool"},
                                                 {ObjectKind::disk, "disk"},
                                                 {ObjectKind::volume, "volume"},
                                                 {ObjectKind::vm, "vm"},
                                                 {ObjectKind::snapshot, "snapshot"},
+                                                {ObjectKind::exported, "export"},
                                                 {ObjectKind::job, "job"}});
 }
 
@@ -186,6 +188,52 @@ struct SnapshotRecord {
     std::vector<ExcludedDisk> excluded;
     std::string config;  ///< the VM's at that time
     std::string config_type;
+};
+
+/// How a volume is shown to a backup appliance.
+enum class ExportKind {
+    nbd,     ///< over a socket
+    file,    ///< as a raw image at a path, through FUSE
+    device,  ///< as a disk of the appliance's VM
+};
+constexpr auto enum_names(ExportKind) {
+    return std::to_array<EnumName<ExportKind>>(
+        {{ExportKind::nbd, "nbd"}, {ExportKind::file, "file"}, {ExportKind::device, "device"}});
+}
+
+enum class ExportState {
+    starting,
+    ready,
+    stopping,
+    lost,  ///< what showed it has ended by itself; it is done away with
+};
+constexpr auto enum_names(ExportState) {
+    return std::to_array<EnumName<ExportState>>({{ExportState::starting, "starting"},
+                                                 {ExportState::ready, "ready"},
+                                                 {ExportState::stopping, "stopping"},
+                                                 {ExportState::lost, "lost"}});
+}
+
+/// A volume shown to a backup appliance. It and all that it stands on stay as they are while this exists.
+struct ExportRecord {
+    Uuid id;
+    ExportKind kind{};
+    ExportState state{};
+    Uuid volume;
+    Uuid disk;
+    Uuid snapshot;  ///< nil: the volume for itself
+    bool writable = false;
+    std::uint32_t owner_uid = 0;
+    std::optional<std::uint32_t> allowed_uid;  ///< who may connect instead of the owner
+    std::string caller;                        ///< whose leaving the bus ends it; empty: nobody's
+    Timestamp expires{};                       ///< the epoch: never
+    std::string address;                       ///< of a TCP socket, "192.0.2.1:10809"; empty: a Unix socket
+    std::string bitmap;                        ///< a meta context; empty: none
+    ProcessMark server;                        ///< the storage daemon that shows it, or the appliance's QEMU
+    ProcessMark mounter;                       ///< of a file: the one that has mounted it
+    Uuid appliance;                            ///< the VM that it is a disk of
+    std::string serial;                        ///< of that disk
+    friend bool operator==(const ExportRecord&, const ExportRecord&) = default;
 };
 
 enum class JobState { queued, running, paused, cancelling, succeeded, failed, cancelled };

@@ -11,11 +11,13 @@
 #include "storage/delete_disk.h"
 #include "storage/detach_disk.h"
 #include "storage/end_preview.h"
+#include "storage/export_volume.h"
 #include "storage/move_disk.h"
 #include "storage/preview.h"
 #include "storage/preview_state.h"
 #include "storage/remove_volumes.h"
 #include "storage/resize_disk.h"
+#include "storage/stop_export.h"
 
 namespace volchain::storage {
 namespace {
@@ -48,6 +50,8 @@ constexpr std::array recoveries{
     Recovery{"revert", locks_of_preview, recover_preview},
     Recovery{"commit-preview", locks_of_preview, recover_end_of_preview},
     Recovery{"undo-preview", locks_of_preview, recover_end_of_preview},
+    Recovery{"export", locks_of_export_volume, recover_export_volume},
+    Recovery{"stop-export", locks_of_stop_export, recover_stop_export},
 };
 
 /// For operations that change nothing before their last commit: there is nothing to undo.

@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "storage/doomed_files.h"
+#include "storage/held_volumes.h"
 #include "storage/merge.h"
 #include "storage/preview_state.h"
 
@@ -415,16 +416,29 @@ async::Task<> check_disk(Engine& engine, Uuid disk) {
         (void)engine.vm(vm).session();  // throws Unreachable, and why
 }
 
-/// What goes, or is written to.
-std::set<Uuid> volumes_at_stake(const Order& order) {
+/// The volumes that a step writes to or does away with.
+std::set<Uuid> changed_by(const MergeStep& step) {
+    std::set<Uuid> volumes(step.removed.begin(), step.removed.end());
+    if (step.kind == MergeKind::commit) volumes.insert(step.lower);
+    if (step.kind == MergeKind::stream) volumes.insert(step.upper);
+    return volumes;
+}
+
+/// Those that the order is known to change. What is done on the way to that changes nothing else that anybody could hold:
+/// who holds a volume that stands on one that is to go, holds that one, too.
+std::set<Uuid> changed_by(const Order& order) {
     std::set<Uuid> volumes;
     for (const DiskWork& work : order.disks) {
         volumes.insert(work.unwanted.begin(), work.unwanted.end());
-        if (!work.first) continue;
-        volumes.insert(work.first->removed.begin(), work.first->removed.end());
-        volumes.insert(work.first->kind == MergeKind::commit ? work.first->lower : work.first->upper);
+        if (work.first) volumes.merge(changed_by(*work.first));
     }
+    if (order.step) volumes.merge(changed_by(*order.step));
     return volumes;
+}
+
+void check_nothing_is_exported(const Catalog& catalog, const Order& order) {
+    for (const DoomedSnapshot& doomed : order.snapshots) check_snapshot_not_exported(catalog, doomed.id);
+    for (const Uuid& volume : changed_by(order)) check_not_exported(catalog, volume);
 }
 
 void add_lock(std::vector<ObjectId>& locks, const ObjectId& object) {
@@ -442,7 +456,9 @@ async::Task<Uuid> start(Engine& engine, std::string kind, ObjectId subject, Orde
     for (const DiskWork& work : order.disks) add_disk_locks(engine.catalog(), work.disk, order.locks);
     for (const ObjectId& object : order.locks)
         if (object.kind == ObjectKind::vm) check_no_preview(engine.catalog(), object.id);
-    engine.holds().check_free(volumes_at_stake(order));
+    // From here to the locks nothing is waited for: no export can come between.
+    check_nothing_is_exported(engine.catalog(), order);
+    engine.holds().check_free(changed_by(order));
     order.speed = options.speed;
     JobRequest request(std::move(kind), subject, options.owner_uid);
     request.locks = order.locks;
@@ -584,6 +600,12 @@ async::Task<Uuid> flatten_disk(Engine& engine, Uuid disk, MergeOptions options) 
     order.disks.push_back(std::move(work));
     const ObjectId subject{ObjectKind::disk, disk};
     co_return co_await start(engine, "flatten-disk", subject, std::move(order), options, Changes());
+}
+
+bool changes_one_of(const JobRecord& job, const std::vector<Uuid>& volumes) {
+    const std::set<Uuid> changed = changed_by(Order::parse(job.plan));
+    return std::any_of(volumes.begin(), volumes.end(),
+                       [&](const Uuid& volume) { return changed.contains(volume); });
 }
 
 async::Task<> recover_remove_volumes(Engine& engine, JobPtr job) {

@@ -32,6 +32,10 @@ async::Task<Uuid> delete_volume(Engine& engine, Uuid volume, MergeOptions option
 /// Makes a disk's active volume hold everything itself. What it stood on and nobody else needs goes.
 async::Task<Uuid> flatten_disk(Engine& engine, Uuid disk, MergeOptions options);
 
+/// Whether such a job, as far as it is known now, writes to one of the volumes or does away with it. Leftovers that it
+/// takes along are not known; it asks for each of them whether somebody holds it.
+[[nodiscard]] bool changes_one_of(const JobRecord& job, const std::vector<Uuid>& volumes);
+
 async::Task<> recover_remove_volumes(Engine& engine, JobPtr job);
 [[nodiscard]] std::vector<ObjectId> locks_of_remove_volumes(const JobRecord& job);
 

@@ -121,6 +121,30 @@ CREATE TABLE unwanted_file (
 CREATE TABLE frozen (vm TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE stale_manifest (vm TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 )sql",
+    R"sql(
+-- No foreign keys: what it refers to is held by the program, and its clean-up must be possible whatever is true.
+CREATE TABLE export (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    volume TEXT NOT NULL,
+    disk TEXT NOT NULL,
+    snapshot TEXT,
+    writable INTEGER NOT NULL,
+    owner_uid INTEGER NOT NULL,
+    allowed_uid INTEGER,
+    caller TEXT NOT NULL,
+    expires INTEGER NOT NULL,
+    address TEXT NOT NULL,
+    bitmap TEXT NOT NULL,
+    server_pid INTEGER NOT NULL,
+    server_started INTEGER NOT NULL,
+    mounter_pid INTEGER NOT NULL,
+    mounter_started INTEGER NOT NULL,
+    appliance TEXT,
+    serial TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql",
 };
 
 void make(Database& database, std::int64_t migration) {

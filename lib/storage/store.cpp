@@ -155,6 +155,34 @@ void write(Database& database, const SnapshotRecord& snapshot) {
     write_parts(database, snapshot);
 }
 
+Statement& bind(Statement& statement, const ProcessMark& process) {
+    return statement.bind(static_cast<std::int64_t>(process.pid))
+        .bind(static_cast<std::int64_t>(process.started));
+}
+
+void write(Database& database, const ExportRecord& record) {
+    auto statement = database.prepare(
+        "INSERT INTO export VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT "
+        "(id) "
+        "DO UPDATE SET state=excluded.state, expires=excluded.expires, address=excluded.address, "
+        "bitmap=excluded.bitmap, server_pid=excluded.server_pid, server_started=excluded.server_started, "
+        "mounter_pid=excluded.mounter_pid, mounter_started=excluded.mounter_started");
+    bind(statement, record.id).bind(word(record.kind)).bind(word(record.state));
+    bind(statement, record.volume);
+    bind(statement, record.disk);
+    bind_optional(statement, record.snapshot)
+        .bind(record.writable ? 1 : 0)
+        .bind(std::int64_t{record.owner_uid});
+    if (record.allowed_uid)
+        statement.bind(std::int64_t{*record.allowed_uid});
+    else
+        statement.bind_null();
+    statement.bind(record.caller).bind(column(record.expires)).bind(record.address).bind(record.bitmap);
+    bind(statement, record.server);
+    bind(statement, record.mounter);
+    bind_optional(statement, record.appliance).bind(record.serial).run();
+}
+
 void write(Database& database, const JobRecord& job) {
     auto statement = database.prepare(
         "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
@@ -254,6 +282,32 @@ SnapshotRecord read_snapshot(Database& database, const Statement& row) {
     return snapshot;
 }
 
+ProcessMark process_at(const Statement& row, int index) {
+    return {static_cast<std::uint64_t>(row.number(index)), static_cast<std::uint64_t>(row.number(index + 1))};
+}
+
+ExportRecord read_export(const Statement& row) {
+    ExportRecord record{.id = uuid_at(row, 0),
+                        .kind = word_at<ExportKind>(row, 1, "kind of export"),
+                        .state = word_at<ExportState>(row, 2, "state of an export"),
+                        .volume = uuid_at(row, 3),
+                        .disk = uuid_at(row, 4),
+                        .snapshot = uuid_at(row, 5),
+                        .writable = row.number(6) != 0,
+                        .owner_uid = static_cast<std::uint32_t>(row.number(7)),
+                        .allowed_uid = std::nullopt,
+                        .caller = row.text(9),
+                        .expires = time_at(row, 10),
+                        .address = row.text(11),
+                        .bitmap = row.text(12),
+                        .server = process_at(row, 13),
+                        .mounter = process_at(row, 15),
+                        .appliance = uuid_at(row, 17),
+                        .serial = row.text(18)};
+    if (!row.null(8)) record.allowed_uid = static_cast<std::uint32_t>(row.number(8));
+    return record;
+}
+
 JobRecord read_job(const Statement& row) {
     JobRecord job{.id = uuid_at(row, 0),
                   .kind = row.text(1),
@@ -321,6 +375,12 @@ Records Store::load() {
         "SELECT id, vm, name, description, parent, created, vm_state, consistency, status, origin, config, "
         "config_type FROM snapshot");
     while (snapshots.row()) records.snapshots.push_back(read_snapshot(*database_, snapshots));
+
+    auto exports = database_->prepare(
+        "SELECT id, kind, state, volume, disk, snapshot, writable, owner_uid, allowed_uid, caller, expires, "
+        "address, bitmap, server_pid, server_started, mounter_pid, mounter_started, "
+        "appliance, serial FROM export");
+    while (exports.row()) records.exports.push_back(read_export(exports));
 
     auto jobs = database_->prepare(
         "SELECT id, kind, subject_kind, subject, state, step, started, finished, owner_uid, done_bytes, "

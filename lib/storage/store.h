@@ -22,6 +22,7 @@ struct Records {
     std::vector<VolumeRecord> volumes;
     std::vector<VmRecord> vms;
     std::vector<SnapshotRecord> snapshots;
+    std::vector<ExportRecord> exports;
     std::vector<JobRecord> jobs;
     std::vector<Frozen> frozen;
     std::vector<Uuid> stale_manifests;

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "storage/held_volumes.h"
 #include "storage/preview_state.h"
 
 namespace volchain::storage {
@@ -102,6 +103,15 @@ async::Task<> require_thawed(Engine& engine, Uuid vm) {
     }
 }
 
+/// What it shows of its snapshots, and what it is shown of others', would be known no more.
+void refuse_exports(const Catalog& catalog, const Uuid& vm) {
+    for (const Uuid& snapshot : catalog.snapshots_of_vm(vm)) check_snapshot_not_exported(catalog, snapshot);
+    for (const auto& [id, record] : catalog.exports())
+        if (record.appliance == vm)
+            throw Error(ErrorCode::busy, "{} has a disk that is {}; stop that first",
+                        catalog.describe({ObjectKind::vm, vm}), catalog.describe({ObjectKind::exported, id}));
+}
+
 }  // namespace
 
 async::Task<> require_down(Engine& engine, Uuid vm, std::string_view what) {
@@ -186,6 +196,7 @@ async::Task<> unregister_vm(Engine& engine, Uuid id, bool forget_snapshots) {
     check_no_preview(catalog, id);
     co_await require_thawed(engine, id);
     check_no_preview(catalog, id);
+    refuse_exports(catalog, id);
     std::vector<ObjectId> locks{{ObjectKind::vm, id}};
     Changes changes;
     for (const Uuid& disk_id : catalog.disks_of_vm(id)) {

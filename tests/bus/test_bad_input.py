@@ -73,6 +73,11 @@ MEANING = {
     "Volume.Checksum.algorithm": "word", "Volume.Checksum.speed": "flag",
     "Snapshot.Diff.other": "other snapshot", "Snapshot.DiffMap.other": "other snapshot",
     "Snapshot.DiffMap.disk": "disk of both", "Snapshot.DiffMap.start": "position",
+    **{f"{method}.{option}": meaning for method in ("Snapshot.Export", "Volume.Export") for option, meaning in {
+        "kind": "word", "writable": "flag", "ttl-usec": "life", "bind-to-caller": "flag", "allow-uid": "user",
+        "since": "checkpoint", "max-connections": "flag", "address": "address", "tls-credentials": "credentials",
+        "vm": "vm", "serial": "serial"}.items()},
+    "Snapshot.Export.disk": "disk of it", "Export.Renew.ttl": "life", "Export.Stop.timeout-usec": "timeout",
     "Snapshot.Delete.children": "flag", "Snapshot.Delete.speed": "flag",
     "VM.SetConfig.config": "config", "VM.SetConfig.type": "mime type",
     "VM.Update.name": "vm name", "VM.Update.qmp-socket": "monitor", "VM.Update.agent-socket": "socket",
@@ -166,6 +171,13 @@ BAD = {
                   for label, value in of_kind("snapshot", foreign=lambda w: w.foreign_snapshot).items()}},
     "config from": of_kind("snapshot", foreign=lambda w: w.foreign_snapshot),
     "device": {"with a property": "virtio-blk-pci,drive=x", "two": "a b", "control": "a\n", "10 kB": LONG},
+    "disk of it": of_kind("disk", foreign=lambda w: w.disks[0]),
+    "life": {"more than a year": 32_000_000_000_000, "largest": MAX},
+    "user": {"nobody at all": (1 << 32) - 1},
+    "checkpoint": {"unknown": "none", "newline": "a\n", "10 kB": LONG},
+    "address": {"without TLS": "127.0.0.1:0", "a name": "localhost:10809", "no port": "127.0.0.1", "10 kB": LONG},
+    "credentials": {"without an address": "/etc", "relative": "tls", "missing": "/no/such/directory", "10 kB": LONG},
+    "serial": {"of no device": "x", "10 kB": LONG, "control": "\x01"},
     "left out disks": {"all": lambda w: w.disks[1:], **in_lists(of_kind("disk"))},
 }
 # Options of the right type that do not go together, or not with this object.
@@ -192,7 +204,7 @@ COMBINATIONS = {
     },
 }
 WRONG_TYPES = {"s": [("u", 5), ("ay", b"x"), ("v", ("s", "x"))], "b": [("s", "true"), ("u", 1)],
-               "t": [("s", "5"), ("i", -1), ("d", 1.0)], "o": [("s", "/"), ("ao", [])],
+               "t": [("s", "5"), ("i", -1), ("d", 1.0)], "u": [("s", "5"), ("i", -1), ("t", 1 << 32)], "o": [("s", "/"), ("ao", [])],
                "ao": [("as", ["/"]), ("o", "/"), ("a(oo)", [])], "a{oo}": [("a{os}", {}), ("ao", [])], "ay": [("s", "x"), ("au", [1])]}
 ANOTHER = {"s": ("u", 1), "t": ("s", "1"), "o": ("s", "/"), "ay": ("s", "x"), "a{sv}": ("a{ss}", {}),
            "a{oo}": ("a{os}", {})}
@@ -235,7 +247,8 @@ def world(world):
     c.call(vm, "VM", "Unregister", "a{sv}", {"forget-snapshots": ("b", True)})
     c.call(pool, "Pool", "Remove")
     world.vanished = {"pool": pool, "disk": made["disk"], "volume": made["volume"], "vm": vm,
-                      "snapshot": snapshot, "job": f"{ROOT}/job/{uuid.uuid4()}".replace("-", "_")}
+                      "snapshot": snapshot, "export": f"{ROOT}/export/{uuid.uuid4()}".replace("-", "_"),
+                      "job": f"{ROOT}/job/{uuid.uuid4()}".replace("-", "_")}
     return world
 
 

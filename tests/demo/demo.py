@@ -106,6 +106,19 @@ def merge(stage):
                     f"{os.path.basename(path)}, what the second one stands on, is clean and complete")
 
 
+def export(stage):
+    heading("While the guest writes on, a backup appliance reads the first disk as it was at the snapshot, over NBD")
+    disk, volume = stage.get_objects(stage.snapshot, "Snapshot", "Disks")[:2]
+    shown = stage.job(stage.snapshot, "Snapshot", "Export", "oa{sv}", disk, "0")["export"]
+    last, copy = stage.guest.acknowledged(), os.path.join(stage.directory, "backup.raw")
+    run("qemu-img", "convert", "-f", "raw", "-O", "raw", stage.get(shown, "Export", "Uri"), copy)
+    expected = images.digest(stage.get(volume, "Volume", "Path"))
+    require(images.digest(copy, fmt="raw") == expected, "the copy is what the snapshot holds, byte for byte")
+    require(stage.guest.wait_writing(20) > last, "the guest wrote all the time")
+    stage.job(shown, "Export", "Stop", "a{sv}", "0")
+    os.unlink(copy)
+
+
 def preview_and_undo(stage):
     heading("The guest is shut down, its disks show the snapshot for a look, and what they were comes back")
     stage.guest.shutdown()
@@ -130,7 +143,7 @@ def preview_and_undo(stage):
     require(shown.count(None) == DISKS - 1, "with what the guest had written after the snapshot")
 
 
-STEPS = [register, take_snapshot, look_at_chains, look_at_guest, look_into_snapshot, merge, preview_and_undo]
+STEPS = [register, take_snapshot, look_at_chains, look_at_guest, look_into_snapshot, merge, export, preview_and_undo]
 
 
 def main():

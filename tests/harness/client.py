@@ -41,7 +41,7 @@ class Client:
     def __init__(self, address, timeout=60, uid=None):
         self.timeout = timeout
         with effective_user(uid):
-            self.connection = open_dbus_connection(bus=address)
+            self.connection = open_dbus_connection(bus=address, enable_fds=True)
         self._early = {}  # answers that came before they were asked for
         self.unique_name = self.connection.unique_name
 

@@ -13,13 +13,17 @@ class Tree:
     """A VM with `count` disks, in a QEMU without a guest, and its snapshots; each layer with a pattern of its own in the
     disk's first MiB and in a MiB of its own. `pools`: directories, one for each disk, where they are not to share one."""
 
-    def __init__(self, client, directory, qemus, count=1, options=None, base_format="qcow2", size=64 * MIB, pools=None):
+    def __init__(self, client, directory, qemus, count=1, options=None, base_format="qcow2", size=64 * MIB, pools=None,
+                 bitmaps=()):
         self.client, self.pool, self.qemus = client, f"{directory}/pool", qemus
         self.pools = pools or [self.pool]
         for pool in self.pools:
             os.makedirs(pool, exist_ok=True)
         self.paths = [make_chain(self.pools[n % len(self.pools)], f"disk{n}", size=size, options=options, base_format=base_format)[0]
                       for n in range(count)]
+        for path in self.paths:
+            for name in bitmaps:
+                images.run("qemu-img", "bitmap", "--add", path, name)
         self.qemu = qemus("vm", self.paths)
         self.vm = client.register_vm("web", qmp_socket=self.qemu.qmp)
         self.disks = [disk_by_target(client, self.vm, f"serial{n}")[0] for n in range(count)]

@@ -2,7 +2,7 @@
 """A daemon that has objects of every kind: for tests that look at all interfaces, not at one operation."""
 import os
 
-from harness import images
+from harness import exports, images
 from harness.bus import Bus
 from harness.client import ROOT, Client
 from harness.daemon import Daemon
@@ -13,7 +13,10 @@ MiB = 1 << 20
 
 # A right call of each method on World.target(), and the error it ends in nevertheless (None: it succeeds).
 # Made in this order, each leaves the next one possible.
+BRIEFLY = {"ttl-usec": ("t", 1)}
 CALLS = {
+    "Snapshot.Export": (lambda w: [w.disks[2], BRIEFLY], None),
+    "Volume.Export": (lambda w: [BRIEFLY], None),
     "Manager.Find": (lambda w: ["pool", "main"], None),
     "Pool.Refresh": (lambda w: [], None),
     "Pool.CreateDisk": (lambda w: ["another", MiB, {}], None),
@@ -60,11 +63,15 @@ CALLS = {
     "Manager.CreatePool": (lambda w: ["another", w.vacant, {}], None),
     "Manager.RegisterVM": (lambda w: ["another", {}], None),
     "Snapshot.Delete": (lambda w: [{}], None),
+    "Export.Renew": (lambda w: [0], None),
+    "Export.Open": (lambda w: [], None),
+    "Export.Stop": (lambda w: [{}], None),
 }
+
 
 class World:
     """Two VMs, "down" and "up" (a QEMU without a guest), each with two disks and a snapshot; a floating disk
-    of two layers; an image that is no volume and a directory that is no pool yet; jobs, finished ones. `one`:
+    of two layers, the lower one of which is exported; an image that is no volume and a directory that is no pool yet; jobs, finished ones. `one`:
     an object of each kind, by kind. `polkit`: a class of harness.polkit that answers for polkit on the
     bus."""
 
@@ -97,6 +104,7 @@ class World:
             self.polkit.stop()
         if self.bus:
             self.bus.stop()
+        exports.end_all(self.directory)
         text = self.daemon.text() if self.daemon else ""
         assert "ERROR: AddressSanitizer" not in text and "runtime error:" not in text, text[-6000:]
 
@@ -117,10 +125,12 @@ class World:
         self.up = c.register_vm("up", qmp_socket=self.qemu.qmp)
         c.finish(c.create_snapshot(self.up, "live"))
 
+        base = c.get(c.get(self.disks[0], "Disk", "Active"), "Volume", "Backing")
+        self.export = exports.make_of_volume(c, base)
         self.job = next(iter(c.of_kind("job")))
         volume = dict(c.get(self.snapshot, "Snapshot", "Disks"))[self.disks[2]]
         self.one = {"pool": self.pool, "disk": self.disks[1], "volume": volume, "vm": self.down,
-                    "snapshot": self.snapshot, "job": self.job}
+                    "snapshot": self.snapshot, "export": self.export, "job": self.job}
         assert set(self.one) == set(KINDS)
 
     def create_disk(self, name, size=MiB, **options):
@@ -137,7 +147,7 @@ class World:
 
     def objects(self):
         """Everything that is shown, without jobs and what may change by itself."""
-        volatile = {"FreeBytes", "CapacityBytes", "AllocatedBytes"}
+        volatile = {"FreeBytes", "CapacityBytes", "AllocatedBytes", "Connections"}
         return {path: {name: {p: v for p, v in properties.items() if p not in volatile}
                        for name, properties in interfaces.items()}
                 for path, interfaces in self.client.objects().items() if "/job/" not in path}

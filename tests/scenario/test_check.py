@@ -10,7 +10,7 @@ from harness import damage, images
 from harness.chains import volume_at
 from harness.client import Client, DBusError, Variant, variants
 from harness.damage import digests, findings, kinds, only
-from harness.disks import overlay, resize
+from harness.disks import attach, overlay, resize
 from harness.down_vm import DownVm
 from harness.picture import picture
 from harness.qemu import Qemu
@@ -460,24 +460,26 @@ def test_a_pool_that_was_forgotten_and_made_again(client, pool, pool_directory):
     assert digests(pool_directory) == before
 
 
-def give_up(client, daemon, disk, paths, directory):
-    """A branch with data whose file could not be removed: (its path, who has it open)"""
-    branch = overlay(client, disk, backing=Variant("o", volume_at(client, paths[1])[0]))
-    path = client.get(branch, "Volume", "Path")
+def give_up(client, daemon, disk, directory):
+    """A leaf with data that a revert has left, and whose file could not be removed: (its path, who has it open)"""
+    vm = client.register_vm("web")
+    client.finish(attach(client, disk, vm, "root"))
+    snapshot = client.finish(client.create_snapshot(vm, "s1"))["snapshot"]
+    path = client.get(disk, "Disk", "ActivePath")
     images.write(path, 9, 0, MIB)
-    daemon.at("delete-volume.unlink", "stop")
-    job = client.call(branch, "Volume", "Delete", "a{sv}", {})
+    daemon.at("revert.unlink", "stop")
+    job = client.call(snapshot, "Snapshot", "Revert", "a{sv}", {})
     daemon.wait_stopped()
     stranger = Qemu(f"{directory}/stranger", [path]).start()
     daemon.resume()
-    assert client.failure(job)[0] == "InUse"
+    assert "not-removed" in client.finish(job)
     return path, stranger
 
 
 def test_a_file_that_could_not_be_removed(client, daemon, restart, chain, directory):
     """What an operation has given up is remembered, over a restart, and goes when nobody has it open any more."""
     disk, paths = chain
-    path, stranger = give_up(client, daemon, disk, paths, directory)
+    path, stranger = give_up(client, daemon, disk, directory)
     found = findings(client, disk, repair=True)
     assert kinds(found) == ["orphan warning+"] and found[0]["path"] == path and "could not be mended" in found[0]["message"]
     assert str(stranger.process.pid) in found[0]["message"]
@@ -494,15 +496,17 @@ def test_a_file_that_could_not_be_removed(client, daemon, restart, chain, direct
 def test_a_file_that_is_wanted_again(client, daemon, pool, chain, directory):
     """It was given up, and made a disk before it went: then it stays for good."""
     disk, paths = chain
-    path, stranger = give_up(client, daemon, disk, paths, directory)
+    path, stranger = give_up(client, daemon, disk, directory)
     stranger.kill()
     job = client.call(pool, "Pool", "ImportDisk", "sa{sv}", os.path.basename(path), variants({"name": "again"}))
     again = client.finish(job)["disk"]
     assert findings(client, disk, repair=True) == [] == findings(client, again, repair=True)
     # Also when its record is forgotten, and its file is one of those that nobody knows.
+    top = os.path.basename(client.get(disk, "Disk", "ActivePath"))
+    client.call(client.get(disk, "Disk", "VM"), "VM", "Unregister", "a{sv}", variants({"forget-snapshots": True}))
     client.call(pool, "Pool", "Remove")
     pool = client.create_pool("again", os.path.dirname(path))
-    job = client.call(pool, "Pool", "ImportDisk", "sa{sv}", os.path.basename(paths[-1]), variants({"name": "root"}))
+    job = client.call(pool, "Pool", "ImportDisk", "sa{sv}", top, variants({"name": "root"}))
     disk = client.finish(job)["disk"]
     assert kinds(findings(client, disk, repair=True)) == ["orphan warning"] and os.path.exists(path)
 

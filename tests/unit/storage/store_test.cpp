@@ -159,6 +159,44 @@ TEST_F(StoreTest, ReadsBackRecordsOfDefaults) {
     expect_same(by_id(records.jobs, job.id), job);
 }
 
+TEST_F(StoreTest, ReadsBackExports) {
+    ExportRecord plain;
+    plain.id = Uuid::make();
+    plain.volume = Uuid::make();
+    plain.disk = Uuid::make();
+    ExportRecord full = plain;
+    full.id = Uuid::make();
+    full.kind = ExportKind::device;
+    full.state = ExportState::lost;
+    full.snapshot = Uuid::make();
+    full.writable = true;
+    full.owner_uid = 4'000'000'000;
+    full.allowed_uid = 0;
+    full.caller = "0123/:1.7";
+    full.expires = from_usec(1'700'000'000'123'456);
+    full.address = "[::1]:10809";
+    full.bitmap = "qemu:dirty-bitmap:x";
+    full.server = {4'000'000, std::uint64_t{1} << 40};
+    full.mounter = {5, 6};
+    full.appliance = Uuid::make();
+    full.serial = "backup";
+    Changes changes;
+    changes.put(plain).put(full);
+    commit(std::move(changes));
+    EXPECT_THAT(reopened().exports, UnorderedElementsAre(plain, full));
+
+    plain.state = ExportState::ready;
+    plain.expires = full.expires;
+    plain.address = "192.0.2.1:1";
+    plain.bitmap = "qemu:dirty-bitmap:y";
+    plain.server = {7, 8};
+    plain.mounter = {9, 10};
+    Changes later;
+    later.put(plain).remove(ObjectKind::exported, full.id);
+    commit(std::move(later));
+    EXPECT_THAT(reopened().exports, ElementsAre(plain));
+}
+
 TEST_F(StoreTest, ReadsBackWhatNoTextIs) {
     sample_.vm.config = std::string("\0\xff\xfe binary", 10);
     sample_.snapshot.config = sample_.vm.config;

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+#include "storage/export_server.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "storage/export_listener.h"
+#include "storage/helper.h"
+#include "storage/live_chain.h"
+
+namespace volchain::storage {
+namespace {
+
+/// A client each takes one.
+constexpr std::uint64_t max_open_files = 4096;
+
+/// RFC 3986: everything but what needs no percent sign in a query.
+std::string percent_encoded(const std::string& text) {
+    constexpr std::string_view plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+    std::string encoded;
+    for (const char c : text) {
+        if (plain.find(c) != std::string_view::npos)
+            encoded.push_back(c);
+        else
+            encoded += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+    return encoded;
+}
+
+/// What the storage daemon may open.
+std::vector<async::Command::Access> files_of(const Engine& engine, const ExportRecord& record,
+                                             const ExportServerOptions& options) {
+    const Catalog& catalog = engine.catalog();
+    const ExportPlace place = place_of_export(engine, record.id);
+    std::vector<async::Command::Access> files;
+    const auto add = [&](std::string path, bool write) {
+        files.emplace_back();
+        files.back().path = std::move(path);
+        files.back().write = write;
+    };
+    for (const Uuid& volume : catalog.chain(record.volume)) add(catalog.path(catalog.volume(volume)), false);
+    if (record.writable) add(place.overlay(), true);
+    if (!options.tls_credentials.empty()) add(place.credentials(), false);
+    return files;
+}
+
+/// QEMU's options are separated by commas.
+std::string option_value(const std::string& text) {
+    std::string value;
+    for (const char c : text) value.append(c == ',' ? 2 : 1, c);
+    return value;
+}
+
+/// What the command line of the storage daemon says of its NBD server.
+std::vector<std::string> nbd_arguments(int socket, const ExportServerOptions& options,
+                                       const std::string& credentials, TlsKind kind) {
+    std::vector<std::string> arguments;
+    std::string server = fmt::format("addr.type=fd,addr.str={}", socket);
+    if (options.max_connections != 0) server += fmt::format(",max-connections={}", options.max_connections);
+    if (!options.tls_credentials.empty()) {
+        const std::string_view what = kind == TlsKind::x509 ? "x509" : "psk";
+        arguments.emplace_back("--object");
+        arguments.push_back(fmt::format("tls-creds-{},id=tls,endpoint=server,verify-peer=on,dir={}", what,
+                                        option_value(credentials)));
+        server += ",tls-creds=tls";
+    }
+    arguments.emplace_back("--nbd-server");
+    arguments.push_back(std::move(server));
+    return arguments;
+}
+
+UniqueFd make_listener(const ExportPlace& place, const ExportRecord& record, std::string& address) {
+    place.make();
+    // Of a file, the one who mounts it is the client.
+    if (record.kind == ExportKind::file) return place.listen(::geteuid());
+    if (address.empty()) return place.listen(record.allowed_uid.value_or(record.owner_uid));
+    TcpAddress tcp = TcpAddress::parse(address);
+    UniqueFd listener = listen_tcp(tcp);
+    address = tcp.str();
+    return listener;
+}
+
+/// The files of a node's layers, top first; empty for what is no file.
+std::vector<std::string> files_beneath(const qmp::BlockGraph& graph, const std::string& node) {
+    std::vector<std::string> files;
+    for (const qmp::Node* layer : graph.chain(node))
+        files.push_back(graph.file(layer->name).value_or(std::string()));
+    return files;
+}
+
+async::Task<> check_shown(Engine& engine, std::shared_ptr<qmp::StorageDaemon> server, ExportRecord record) {
+    const std::string node = co_await node_shown_by(engine, server);
+    const qmp::BlockGraph graph =
+        co_await qmp::read_block_graph(server->session(), async::after(engine.settings().command_timeout));
+    const std::vector<std::string> files = files_beneath(graph, node);
+    std::vector<std::string> expected;
+    if (record.writable) expected.push_back(place_of_export(engine, record.id).overlay());
+    // Where headers could not be read yet, the chain as far as it is known.
+    const Catalog& catalog = engine.catalog();
+    for (const Uuid& volume : catalog.chain(record.volume))
+        expected.push_back(catalog.path(catalog.volume(volume)));
+    const bool same =
+        files.size() >= expected.size() && std::equal(expected.begin(), expected.end(), files.begin());
+    if (!same)
+        throw Error(ErrorCode::qemu_failed, "storage daemon {} shows {}, not {}", record.server.pid,
+                    joined(files, " on "), joined(expected, " on "));
+}
+
+}  // namespace
+
+std::string uri_of_export(const Engine& engine, const ExportRecord& record) {
+    if (record.kind != ExportKind::nbd) return {};
+    if (!record.address.empty()) return fmt::format("nbds://{}/", record.address);
+    return "nbd+unix:///?socket=" + percent_encoded(place_of_export(engine, record.id).socket());
+}
+
+async::Task<StartedExportServer> start_export_server(Engine& engine, ExportRecord record,
+                                                     ExportServerOptions options) {
+    const ExportPlace place = place_of_export(engine, record.id);
+    auto listen = [place, record, address = record.address] {
+        std::string bound = address;
+        UniqueFd listener = make_listener(place, record, bound);
+        return std::make_pair(std::move(listener), std::move(bound));
+    };
+    auto [listener, address] = co_await engine.files().run(std::move(listen));
+    TlsKind kind = TlsKind::x509;
+    if (!options.tls_credentials.empty()) {
+        auto copy = [from = options.tls_credentials, to = place.credentials(), owner = options.identity] {
+            copy_credentials(from, to, owner);
+            return kind_of_credentials(from);
+        };
+        kind = co_await engine.files().run(std::move(copy));
+    }
+    qmp::StorageDaemonOptions process(place.monitor());
+    process.files = files_of(engine, record, options);
+    process.max_open_files = max_open_files;
+    if (::geteuid() == 0) process.identity = options.identity;
+    process.arguments = nbd_arguments(listener.get(), options, place.credentials(), kind);
+    process.inherit.push_back(listener.get());
+    StartedExportServer started;
+    started.address = address;
+    started.process = co_await start_export_process(
+        engine, std::move(process), "volchain-export-" + record.id.str(), "Export " + record.id.str());
+    // Certificates it has read; the file of pre-shared keys it reads for each client (gnutls_psk_set_server_credentials_file).
+    auto forget = [place] { place.remove_credentials(); };
+    if (kind == TlsKind::x509) co_await engine.files().run(std::move(forget));
+    co_return started;
+}
+
+async::Task<std::string> open_export_layers(Engine& engine, std::shared_ptr<qmp::Session> session,
+                                            ExportRecord record) {
+    const qmp::NodeOptions plain;
+    std::vector<PlannedLayer> layers = plan_layers(engine.catalog(), record.id, record.volume);
+    const std::string top = layers.front().node;
+    co_await add_layers(engine, session, std::move(layers), plain, qmp::Access::read_only);
+    if (!record.writable) co_return top;
+    qmp::NodeOptions freeing;
+    freeing.discard = true;
+    const std::string name = node_name_of(record.id);
+    const std::string path = place_of_export(engine, record.id).overlay();
+    Json file = qmp::file_node(name + "-f", path, qmp::Access::read_write, freeing);
+    Json node = qmp::format_node(name, "qcow2", std::move(file), qmp::Access::read_write, freeing);
+    node = qmp::with_backing(std::move(node), top);
+    (void)co_await session->execute("blockdev-add", std::move(node),
+                                    async::after(engine.settings().command_timeout));
+    co_return name;
+}
+
+async::Task<> show_over_nbd(Engine& engine, std::shared_ptr<qmp::Session> session, std::string node,
+                            bool writable, std::string bitmap) {
+    Json arguments;
+    arguments["type"] = "nbd";
+    arguments["id"] = export_name;
+    arguments["node-name"] = node;
+    // The default export: clients need not know a name.
+    arguments["name"] = "";
+    arguments["writable"] = writable;
+    arguments["allocation-depth"] = true;
+    if (!bitmap.empty()) {
+        Json shown{{"node", node}, {"name", bitmap}};
+        arguments["bitmaps"] = Json::array();
+        arguments["bitmaps"].push_back(std::move(shown));
+    }
+    (void)co_await session->execute("block-export-add", std::move(arguments),
+                                    async::after(engine.settings().command_timeout));
+}
+
+async::Task<std::shared_ptr<qmp::StorageDaemon>> find_export_server(Engine& engine, ExportRecord record) {
+    const std::string monitor = place_of_export(engine, record.id).monitor();
+    auto server = co_await find_export_process(engine, monitor, record.server);
+    co_await check_shown(engine, server, record);
+    co_return server;
+}
+
+async::Task<> remove_export_files(Engine& engine, Uuid id) {
+    auto work = [place = place_of_export(engine, id)] { place.remove(); };
+    co_await engine.files().run(std::move(work));
+}
+
+}  // namespace volchain::storage

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: MIT
+#include "storage/export_volume.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+#include "base/text.h"
+#include "storage/export_bitmap.h"
+#include "storage/export_device.h"
+#include "storage/export_listener.h"
+#include "storage/export_mount.h"
+#include "storage/export_server.h"
+#include "storage/helper.h"
+#include "storage/live_chain.h"
+#include "storage/presence.h"
+#include "storage/remove_volumes.h"
+#include "storage/stop_export.h"
+
+namespace volchain::storage {
+namespace {
+
+constexpr std::size_t max_checkpoint_bytes = 1000;  // BDRV_BITMAP_MAX_NAME_SIZE is 1023
+
+// --- what is asked for -------------------------------------------------------------------------------------
+
+[[noreturn]] void refuse(std::string_view option, std::string_view why) {
+    throw Error(ErrorCode::invalid_argument, "option '{}' {}", option, why);
+}
+
+void check_tcp(const ExportRequest& request) {
+    if (request.address.empty() && request.tls_credentials.empty()) return;
+    if (request.tls_credentials.empty())
+        refuse("address", "is for TCP, which is not served without TLS: name 'tls-credentials', too");
+    if (request.address.empty()) refuse("tls-credentials", "is for TCP: name the 'address', too");
+    if (request.allowed_uid) refuse("allow-uid", "is for a Unix socket; over TCP, credentials decide");
+    (void)TcpAddress::parse(request.address);
+    if (!std::filesystem::path(request.tls_credentials).is_absolute())
+        refuse("tls-credentials", "must be the absolute path of a directory");
+}
+
+void check_options(const ExportRequest& request) {
+    if (request.allowed_uid == UINT32_MAX) refuse("allow-uid", "is no user");
+    const bool nbd = request.kind == ExportKind::nbd;
+    if (!nbd && !request.since.empty()) refuse("since", "is for exports of kind nbd");
+    if (!nbd && request.max_connections != 0) refuse("max-connections", "is for exports of kind nbd");
+    if (!nbd && !request.address.empty()) refuse("address", "is for exports of kind nbd");
+    if (!nbd && !request.tls_credentials.empty()) refuse("tls-credentials", "is for exports of kind nbd");
+    const bool device = request.kind == ExportKind::device;
+    if (!device && request.appliance) refuse("vm", "is for exports of kind device");
+    if (!device && !request.serial.empty()) refuse("serial", "is for exports of kind device");
+    if (device && request.appliance.nil()) refuse("vm", "is missing: the VM that the device is plugged into");
+    if (device && request.allowed_uid) refuse("allow-uid", "is for exports of other kinds");
+    check_serial(request.serial);
+    if (request.kind == ExportKind::file) check_mounts_possible();
+    if (request.since.size() > max_checkpoint_bytes) refuse("since", "is too long for a checkpoint");
+    check_tcp(request);
+    const bool others = request.owner_uid != ::geteuid() ||
+                        request.allowed_uid.value_or(request.owner_uid) != request.owner_uid;
+    if (nbd && request.address.empty() && others && ::geteuid() != 0)
+        throw Error(ErrorCode::unsupported,
+                    "only a daemon that runs as root can let other users than its own connect");
+}
+
+/// Whether the snapshot is whole, and its volume of that disk.
+Uuid volume_of_snapshot(const Catalog& catalog, const Uuid& id, const Uuid& disk) {
+    const SnapshotRecord& snapshot = catalog.snapshot(id);
+    const std::string what = catalog.describe({ObjectKind::snapshot, id});
+    if (snapshot.status != SnapshotStatus::ok && snapshot.status != SnapshotStatus::partial)
+        throw Error(ErrorCode::busy, "{} is {}", what, word(snapshot.status));
+    for (const SnapshotDisk& part : snapshot.disks)
+        if (part.disk == disk) return part.volume;
+    throw Error(ErrorCode::invalid_argument, "argument 'disk': {} has nothing of {}", what,
+                catalog.describe({ObjectKind::disk, disk}));
+}
+
+/// Nobody may write to it, now or later.
+void check_immutable(const Catalog& catalog, const Uuid& volume) {
+    const VolumeRecord& record = catalog.volume(volume);
+    const std::string what = catalog.describe({ObjectKind::volume, volume});
+    if (record.mark == VolumeMark::illegal)
+        throw Error(ErrorCode::broken_chain,
+                    "{} is illegal: a merge into it was not finished, and what it shows stands for nothing",
+                    what);
+    const DiskRecord& disk = catalog.disk(record.disk);
+    if (disk.active == volume || disk.former == volume)
+        throw Error(ErrorCode::in_use,
+                    "{} is the {} volume of {}, which is written to: take a snapshot, and "
+                    "export that",
+                    what, disk.active == volume ? "active" : "former active",
+                    catalog.describe({ObjectKind::disk, disk.id}));
+}
+
+bool is_one_of(const std::string& kind, std::initializer_list<std::string_view> kinds) {
+    return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+}
+
+/// Jobs hold disks, not volumes; most of them leave alone what an export shows.
+bool leaves_alone(const JobRecord& job, const std::vector<Uuid>& chain) {
+    if (is_one_of(job.kind,
+                  {"create-snapshot", "create-overlay", "attach-disk", "detach-disk", "resize-disk"}))
+        return true;
+    const bool merges = is_one_of(
+        job.kind, {"delete-snapshot", "merge-volume", "commit-volume", "delete-volume", "flatten-disk"});
+    return merges && !changes_one_of(job, chain);
+}
+
+void check_nobody_changes(const Engine& engine, const std::vector<Uuid>& chain) {
+    const Catalog& catalog = engine.catalog();
+    for (const Uuid& volume : chain) {
+        const ObjectId disk{ObjectKind::disk, catalog.volume(volume).disk};
+        const JobPtr job = engine.jobs().find(engine.locks().job_holding(disk));
+        if (job && !leaves_alone(job->record(), chain))
+            throw Error(ErrorCode::busy, "{} is busy: {}, job {}; wait for its end or cancel it",
+                        catalog.describe(disk), job->record().kind, job->id().str());
+    }
+}
+
+ExportRecord new_record(const Catalog& catalog, const Uuid& volume, const Uuid& snapshot,
+                        const ExportRequest& request) {
+    ExportRecord record;
+    record.id = Uuid::make();
+    record.kind = request.kind;
+    record.state = ExportState::starting;
+    record.volume = volume;
+    record.disk = catalog.volume(volume).disk;
+    record.snapshot = snapshot;
+    record.writable = request.writable;
+    record.owner_uid = request.owner_uid;
+    record.allowed_uid = request.allowed_uid;
+    record.caller = request.caller;
+    if (request.time_to_live) record.expires = now() + *request.time_to_live;
+    record.address = request.address;
+    record.appliance = request.appliance;
+    if (request.appliance)
+        record.serial = request.serial.empty() ? export_device_id(record.id) : request.serial;
+    return record;
+}
+
+// --- the operation -----------------------------------------------------------------------------------------
+
+Uuid export_of(const JobRecord& job) {
+    return id_in(JsonReader(job.plan, "plan of job " + job.id.str(), ErrorCode::internal).at("export"));
+}
+
+class ExportVolume {
+  public:
+    ExportVolume(Engine& engine, JobPtr job)
+        : engine_(engine), job_(std::move(job)), id_(export_of(job_->record())) {}
+
+    async::Task<> run(ExportRequest request) {
+        std::exception_ptr failure;
+        co_await async::keep_failure(forward(std::move(request)), failure);
+        if (!failure || finished(job_->record().state)) co_return;
+        if (unknown_)
+            co_await settle(to_error(failure));
+        else
+            co_await undo(to_error(failure));
+    }
+
+    async::Task<> recover() {
+        Error reason(ErrorCode::interrupted, "the daemon ended at step {}; nothing is exported",
+                     job_->record().step);
+        if (record().kind == ExportKind::device)
+            co_await settle(std::move(reason));
+        else
+            co_await undo(std::move(reason));
+    }
+
+  private:
+    [[nodiscard]] const ExportRecord& record() const { return engine_.catalog().exported(id_); }
+
+    async::Task<> forward(ExportRequest request) {
+        co_await job_->step("files");
+        const async::Identity owner = co_await who_opens_images();
+        if (request.writable) co_await make_overlay(owner);
+        if (request.kind == ExportKind::device)
+            co_await show_as_device();
+        else
+            co_await show_as_server(std::move(request), owner);
+        co_await job_->step("finish");
+        co_await finish();
+    }
+
+    /// As whom the process runs that is to open the images.
+    async::Task<async::Identity> who_opens_images() {
+        if (record().kind == ExportKind::device)
+            co_return appliance_process(engine_, record().appliance).identity;
+        const Catalog& catalog = engine_.catalog();
+        std::vector<ImageAccess> images;
+        for (const Uuid& volume : catalog.chain(record().volume))
+            images.emplace_back(catalog.path(catalog.volume(volume)), false);
+        co_return co_await identity_for(engine_, std::move(images));
+    }
+
+    async::Task<> make_overlay(async::Identity owner) {
+        const Catalog& catalog = engine_.catalog();
+        const VolumeRecord& volume = catalog.volume(record().volume);
+        auto work = [place = place_of_export(engine_, id_), size = catalog.facts(volume.id).size,
+                     below = catalog.path(volume), format = volume.format,
+                     owner] { place.make_overlay(size, below, format, owner); };
+        co_await engine_.files().run(std::move(work));
+    }
+
+    async::Task<> put_record(ExportRecord changed) {
+        Changes changes;
+        changes.put(std::move(changed));
+        co_await engine_.catalog().commit(std::move(changes), Durability::process);
+    }
+
+    // --- over NBD, and as a file on top of that ---
+
+    async::Task<> show_as_server(ExportRequest request, async::Identity owner) {
+        co_await job_->step("server");
+        co_await start_server(request, owner);
+        co_await job_->step("graph");
+        const auto session = daemons_.front()->session();
+        const std::string node = co_await open_export_layers(engine_, session, record());
+        std::string bitmap;
+        if (!request.since.empty()) bitmap = co_await add_bitmap(node, request.since);
+        co_await job_->step("show");
+        co_await show_over_nbd(engine_, session, node, request.writable, bitmap);
+        if (request.kind == ExportKind::file) co_await mount();
+    }
+
+    async::Task<> start_server(ExportRequest request, async::Identity owner) {
+        ExportServerOptions options(owner);
+        options.max_connections = request.max_connections;
+        options.tls_credentials = request.tls_credentials;
+        const ExportRecord before = record();
+        const StartedExportServer started = co_await start_export_server(engine_, before, std::move(options));
+        daemons_.push_back(started.process.daemon);
+        // From now on it is also found where it does not answer.
+        ExportRecord changed = before;
+        changed.server = started.process.mark;
+        changed.address = started.address;
+        co_await put_record(std::move(changed));
+    }
+
+    async::Task<std::string> add_bitmap(std::string node, std::string since) {
+        const std::string top = plan_layers(engine_.catalog(), id_, record().volume).front().node;
+        const std::string name =
+            co_await add_merged_bitmap(daemons_.front()->session(), std::move(node), top, std::move(since),
+                                       async::after(engine_.settings().command_timeout));
+        ExportRecord changed = record();
+        changed.bitmap = "qemu:dirty-bitmap:" + name;
+        co_await put_record(std::move(changed));
+        co_return name;
+    }
+
+    async::Task<> mount() {
+        co_await job_->step("mounter");
+        const ExportProcess mounter = co_await start_export_mount(engine_, record());
+        daemons_.push_back(mounter.daemon);
+        ExportRecord changed = record();
+        changed.mounter = mounter.mark;
+        co_await put_record(std::move(changed));
+        co_await job_->step("mount");
+        co_await mount_export(engine_, mounter.daemon, record());
+    }
+
+    // --- as a device ---
+
+    async::Task<> show_as_device() {
+        co_await job_->step("graph");
+        co_await open_in_appliance(engine_, record());
+        co_await job_->step("show");
+        job_->no_return();
+        unknown_ = true;
+        try {
+            co_await plug_into_appliance(engine_, record());
+        } catch (const qmp::CommandError&) {
+            unknown_ = false;  // QEMU refused, and changed nothing
+            throw;
+        }
+    }
+
+    /// Nobody knows whether the appliance has the device.
+    async::Task<> settle(Error reason) {
+        (void)co_await runs_or_is_gone(engine_, record().appliance);
+        const ExportRecord shown = record();
+        const bool there = appliance_is_there(engine_, shown);
+        const bool has_it = there && co_await has_export_device(engine_, shown);
+        if (!has_it) co_return co_await undo(std::move(reason));
+        job_->log().notice("the appliance has the device; the export is finished");
+        co_await job_->step_through("finish");
+        co_await finish();
+    }
+
+    // --- the end ---
+
+    async::Task<> finish() {
+        job_->no_return();
+        ExportRecord shown = record();
+        shown.state = ExportState::ready;
+        Json result;
+        result["export"] = object_json({ObjectKind::exported, id_});
+        const std::string uri = uri_of_export(engine_, shown);
+        if (!uri.empty()) result["uri"] = uri;
+        if (shown.kind == ExportKind::file) result["path"] = place_of_export(engine_, id_).file();
+        if (shown.kind == ExportKind::device) result["device"] = shown.serial;
+        Changes changes;
+        changes.put(std::move(shown));
+        engine_.exports().attend(id_, std::move(daemons_));
+        co_await job_->succeed(std::move(changes), std::move(result));
+        engine_.exports().look();
+    }
+
+    async::Task<> undo(Error reason) {
+        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
+        std::exception_ptr failure;
+        co_await async::keep_failure(job_->undo_step("undo"), failure);
+        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
+        Exports::Daemons attended = engine_.exports().neglect(id_);
+        if (daemons_.empty()) daemons_ = std::move(attended);
+        failure = nullptr;
+        co_await async::keep_failure(remove_all(), failure);
+        Changes changes;
+        if (failure) {
+            reason = Error(reason.code(), "{}; not all of it could be undone: {}; stop the export",
+                           reason.what(), to_error(failure).what());
+            ExportRecord left = record();
+            left.state = ExportState::lost;
+            changes.put(std::move(left));
+        } else {
+            changes.remove(ObjectKind::exported, id_);
+        }
+        co_await job_->fail(std::move(changes), std::move(reason));
+    }
+
+    async::Task<> remove_all() {
+        co_await end_export(engine_, record(), std::move(daemons_));
+        co_await remove_export_files(engine_, id_);
+    }
+
+    Engine& engine_;
+    JobPtr job_;
+    Uuid id_;
+    Exports::Daemons daemons_;
+    bool unknown_ = false;  ///< whether the appliance has the device
+};
+
+async::Task<> run(Engine& engine, JobPtr job, ExportRequest request) {
+    ExportVolume operation(engine, std::move(job));
+    co_await operation.run(std::move(request));
+}
+
+/// So that it is known whether it runs now.
+async::Task<> look_at_appliance(Engine& engine, Uuid vm) {
+    if (vm.nil()) co_return;
+    (void)engine.catalog().vm(vm);
+    const bool live = co_await engine.runs(vm);
+    if (!live)
+        throw Error(ErrorCode::not_running, "{} is down: a device can be plugged into a VM that runs",
+                    engine.catalog().describe({ObjectKind::vm, vm}));
+}
+
+async::Task<Uuid> start(Engine& engine, ObjectId subject, Uuid volume, Uuid snapshot, ExportRequest request) {
+    const Catalog& catalog = engine.catalog();
+    ExportRecord record = new_record(catalog, volume, snapshot, request);
+    if (request.appliance) record.server = appliance_process(engine, request.appliance).mark;
+    check_nobody_changes(engine, catalog.chain(volume));
+    // From here on others find the volumes held: first by the claim, then by the record.
+    const Catalog::ExportClaim claim(engine.catalog(), record);
+    JobRequest job("export", subject, request.owner_uid);
+    job.locks.push_back({ObjectKind::exported, record.id});
+    job.plan = Json{{"export", record.id.str()}};
+    job.changes.put(record);
+    Operation operation = [&engine, request](JobPtr started) {
+        return run(engine, std::move(started), request);
+    };
+    co_return co_await engine.jobs().start(std::move(job), std::move(operation));
+}
+
+}  // namespace
+
+async::Task<Uuid> export_snapshot(Engine& engine, Uuid snapshot, Uuid disk, ExportRequest request) {
+    const Catalog& catalog = engine.catalog();
+    check_options(request);
+    const Uuid first_found = volume_of_snapshot(catalog, snapshot, disk);
+    co_await look_at_appliance(engine, request.appliance);
+    co_await inspect_layers(engine, first_found);
+    // A merge may have been faster.
+    const Uuid volume = volume_of_snapshot(catalog, snapshot, disk);
+    check_immutable(catalog, volume);
+    const ObjectId subject{ObjectKind::snapshot, snapshot};
+    co_return co_await start(engine, subject, volume, snapshot, std::move(request));
+}
+
+async::Task<Uuid> export_volume(Engine& engine, Uuid volume, ExportRequest request) {
+    check_options(request);
+    check_immutable(engine.catalog(), volume);
+    co_await look_at_appliance(engine, request.appliance);
+    co_await inspect_layers(engine, volume);
+    check_immutable(engine.catalog(), volume);
+    const ObjectId subject{ObjectKind::volume, volume};
+    co_return co_await start(engine, subject, volume, Uuid(), std::move(request));
+}
+
+async::Task<> recover_export_volume(Engine& engine, JobPtr job) {
+    ExportVolume operation(engine, std::move(job));
+    co_await operation.recover();
+}
+
+std::vector<ObjectId> locks_of_export_volume(const JobRecord& job) {
+    return {{ObjectKind::exported, export_of(job)}};
+}
+
+}  // namespace volchain::storage
