@@ -17,6 +17,9 @@ Holds::Hold Holds::take(std::vector<Uuid> volumes, std::string holder) {
         const ObjectId disk{ObjectKind::disk, catalog_.volume(volume).disk};
         const Uuid job = locks_.job_holding(disk);
         if (job.nil()) continue;
+        // It has its locks before it has its record.
+        if (!catalog_.has({ObjectKind::job, job}))
+            throw Error(ErrorCode::busy, "{} is busy: job {} begins", catalog_.describe(disk), job.str());
         const std::string& kind = catalog_.job(job).kind;
         if (std::find(harmless.begin(), harmless.end(), kind) == harmless.end())
             throw Error(ErrorCode::busy, "{} is busy: {}, job {}", catalog_.describe(disk), kind, job.str());

@@ -199,7 +199,7 @@ def test_installed_program_has_no_failpoints():
 
 def test_sysusers_and_tmpfiles():
     assert grp.getgrnam("volchain").gr_mem == ["member"]
-    for path, mode in ("/var/lib/volchain", 0o700), ("/run/volchain", 0o711):
+    for path, mode in ("/var/lib/volchain", 0o711), ("/run/volchain", 0o711):
         status = os.stat(path)
         assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, 0, mode), path
 
@@ -431,6 +431,43 @@ def test_watchdog_restarts_a_daemon_that_hangs(root, vm):
     restart()
 
 
+def shown_by(client, export, directory):
+    """Digest of what an export shows over NBD."""
+    copy = f"{directory}/shown.raw"
+    run("qemu-img", "convert", "-f", "raw", "-O", "raw", client.get(export, "Export", "Uri"), copy)
+    try:
+        return images.digest(copy, fmt="raw")
+    finally:
+        os.unlink(copy)
+
+
+def scopes():
+    return run("systemctl", "list-units", "--type=scope", "--no-legend", "--plain", "volchain*").split()
+
+
+def test_exports_go_on_without_the_service(root, pool, tmp_path):
+    """Their storage daemons are in units of their own: neither a restart nor a crash of the service ends them."""
+    disk = root.finish(root.call(pool, "Pool", "CreateDisk", "sta{sv}", "shown", 16 * MiB, {}))["disk"]
+    path = root.get(disk, "Disk", "ActivePath")
+    images.write(path, 7, 0, MiB)
+    snapshot = root.finish(root.call(disk, "Disk", "CreateSnapshot", "sa{sv}", "shown", {}))["snapshot"]
+    expected = images.digest(path)
+    exports = [root.finish(root.call(snapshot, "Snapshot", "Export", "oa{sv}", disk, options))["export"]
+               for options in ({}, {"writable": ("b", True)})]
+    assert len([unit for unit in scopes() if unit.endswith(".scope")]) == 2, scopes()
+    assert [shown_by(root, export, tmp_path) for export in exports] == [expected] * 2
+    restart()
+    assert sorted(root.of_kind("export")) == sorted(exports)
+    assert [shown_by(root, export, tmp_path) for export in exports] == [expected] * 2
+    with new_owner(root):
+        os.kill(main_pid(), signal.SIGKILL)
+    assert [shown_by(root, export, tmp_path) for export in exports] == [expected] * 2
+    for export in exports:
+        root.finish(root.call(export, "Export", "Stop", "a{sv}", {}))
+    wait_for("the end of the units", lambda: not scopes())
+    root.finish(root.call(disk, "Disk", "Delete", "a{sv}", {"snapshots": ("b", True)}))
+
+
 def test_stop_lets_operations_end(root, pool):
     job = root.call(pool, "Pool", "CreateDisk", "sta{sv}", "finished-late", 1024 * MiB, FULL)
     wait_for("a storage daemon", children)
@@ -450,7 +487,7 @@ def test_stop_is_quick_and_in_order(root, vm):
     assert show("Result") == "success" and show("ExecMainStatus") == "0" and show("ExecMainCode") == "1"
     assert not os.path.exists(f"/proc/{pid}")
     # What is on disk is all there; sockets of helpers are not left behind.
-    assert os.listdir("/run/volchain") == []
+    assert [name for _, _, files in os.walk("/run/volchain") for name in files] == []
 
 
 def test_nothing_was_denied():
