@@ -11,6 +11,7 @@
 #include "storage/copy_volume.h"
 #include "storage/doomed_files.h"
 #include "storage/held_volumes.h"
+#include "storage/helper.h"
 #include "storage/last_written.h"
 #include "storage/live_chain.h"
 #include "storage/merge_room.h"

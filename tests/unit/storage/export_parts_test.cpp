@@ -57,7 +57,7 @@ void write_file(const std::string& path, const std::string& text) {
 
 TEST(Credentials, AreCertificatesOrKeys) {
     const TemporaryDirectory directory;
-    const std::string path = directory.path();
+    const std::string& path = directory.path();
     expect_error(ErrorCode::invalid_argument, {"keys.psk"}, [&] { (void)kind_of_credentials(path); });
     write_file(directory / "keys.psk", "user:00");
     EXPECT_EQ(kind_of_credentials(path), TlsKind::psk);
