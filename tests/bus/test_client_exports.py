@@ -96,11 +96,11 @@ def test_what_is_wrong(ctl, disk):
     assert "no number" in ctl.fails("export", "create", "s1", "root", "--max-connections=many", status=2)
     assert "nbd|file|device" in ctl.fails("export", "create", "s1", "root", "--kind=usb", status=2)
     assert "TLS" in ctl.fails("export", "create", "s1", "root", "--address=127.0.0.1:1")
-    assert "'tls-credentials'" in ctl.fails("export", "create", "s1", "root", "--tls-credentials=/none",
+    assert "'/none'" in ctl.fails("export", "create", "s1", "root", "--tls-credentials=/none",
                                             "--address=127.0.0.1:0")
     assert "monday" in ctl.fails("export", "create", "s1", "root", "--since=monday")
     assert "'serial'" in ctl.fails("export", "create", "s1", "root", "--serial=x")
-    assert "there is no VM" in ctl.fails("export", "create", "s1", "root", "--kind=device", "--vm=none")
+    assert "there is no vm" in ctl.fails("export", "create", "s1", "root", "--kind=device", "--vm=none")
     assert "'vm'" in ctl.fails("export", "create", "s1", "root", "--kind=device")
     assert "there is no snapshot" in ctl.fails("export", "create", "none", "root")
     assert "there is no export" in ctl.fails("export", "stop", "none")
