@@ -149,7 +149,8 @@ class Clone {
             const VolumeRecord& parent = catalog().volume(disk.source);
             OverlayFile overlay(catalog().pool(parent.pool).path, parent.file, parent.format, disk.file);
             auto work = [overlay = std::move(overlay)] { (void)create_overlay_file(overlay); };
-            co_await job_->or_cancel(engine_.files().run(std::move(work)));
+            co_await engine_.files().run(std::move(work));
+            job_->throw_if_cancelled();
         }
     }
 

@@ -28,6 +28,13 @@ Holds::Hold Holds::take(std::vector<Uuid> volumes, std::string holder) {
     return {*this, last_};
 }
 
+bool Holds::held(const Uuid& volume) const {
+    return std::any_of(all_.begin(), all_.end(), [&](const auto& entry) {
+        const std::vector<Uuid>& volumes = entry.second.volumes;
+        return std::find(volumes.begin(), volumes.end(), volume) != volumes.end();
+    });
+}
+
 void Holds::check_free(const std::set<Uuid>& volumes) const {
     for (const auto& [number, entry] : all_)
         for (const Uuid& volume : entry.volumes)

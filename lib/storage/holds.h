@@ -47,6 +47,7 @@ class Holds {
     /// `holder`: how others are told of the owner. Busy where an operation is at work on one of the disks that may do away
     /// with volumes.
     Hold take(std::vector<Uuid> volumes, std::string holder);
+    [[nodiscard]] bool held(const Uuid& volume) const;
     /// Busy where one of them is held: "volume ... is being read by clone-snapshot, job ...".
     void check_free(const std::set<Uuid>& volumes) const;
 

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "storage/move_disk.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "qmp/qemu_img.h"
 #include "storage/block_job.h"
@@ -28,6 +34,7 @@ namespace fs = std::filesystem;
 constexpr auto rename_limit = std::chrono::seconds(60);
 /// From "complete" to the end of the mirror, at most.
 constexpr auto pass_limit = std::chrono::seconds(60);
+constexpr auto record_again_interval = std::chrono::seconds(5);
 
 /// One volume that goes to another place.
 struct MovedVolume {
@@ -46,6 +53,7 @@ class MovePlan {
     Uuid pool;
     bool live = false;
     bool collapse = false;
+    bool begun = false;      ///< nothing was in the new places, and what is there now is this job's
     bool switching = false;  ///< the guest may be on the new volume
     std::string prefix;      ///< of the new nodes in QEMU
     std::vector<MovedVolume> volumes;
@@ -57,13 +65,9 @@ class MovePlan {
                             {"file", moved.file},
                             {"from-pool", moved.from_pool},
                             {"from-file", moved.from_file}});
-        return Json{{"vm", vm.str()},
-                    {"pool", pool.str()},
-                    {"live", live},
-                    {"collapse", collapse},
-                    {"switching", switching},
-                    {"prefix", prefix},
-                    {"volumes", std::move(list)}};
+        return Json{{"vm", vm.str()},   {"pool", pool.str()},        {"live", live},
+                    {"begun", begun},   {"collapse", collapse},      {"switching", switching},
+                    {"prefix", prefix}, {"volumes", std::move(list)}};
     }
     [[nodiscard]] static MovePlan parse(const JobRecord& job) {
         const JsonReader reader(job.plan, "plan of job " + job.id.str(), ErrorCode::internal);
@@ -72,6 +76,7 @@ class MovePlan {
         plan.pool = id_in(reader.at("pool"));
         plan.live = reader.at("live").boolean();
         plan.collapse = reader.at("collapse").boolean();
+        plan.begun = reader.at("begun").boolean();
         plan.switching = reader.at("switching").boolean();
         plan.prefix = reader.at("prefix").string();
         for (const JsonReader& moved : reader.at("volumes").elements())
@@ -81,11 +86,35 @@ class MovePlan {
     }
 };
 
-/// Those of ours stay; others could be taken in the new pool.
-std::string name_in_new_pool(const Catalog& catalog, const VolumeRecord& volume) {
+/// Those of ours stay; others could be taken in the new pool. What stands on a volume that is there already goes beside
+/// that one: an overlay that is made for a guest names what it stands on by its name alone.
+std::string name_in_new_pool(const Catalog& catalog, const VolumeRecord& volume, const Uuid& pool) {
     std::string name = fs::path(volume.file).filename().string();
-    if (name.find(volume.id.str()) != std::string::npos) return name;
-    return image_file_name(catalog.disk(volume.disk).name, volume.id, volume.format);
+    if (name.find(volume.id.str()) == std::string::npos)
+        name = image_file_name(catalog.disk(volume.disk).name, volume.id, volume.format);
+    const Uuid below = catalog.backing(volume.id);
+    if (below.nil() || catalog.volume(below).pool != pool) return name;
+    return (fs::path(catalog.volume(below).file).parent_path() / name).string();
+}
+
+void refuse_files_that_are_there(const std::vector<NewFile>& files) {
+    for (const NewFile& file : files) {
+        const UniqueFd pool = open_directory(file.pool);
+        if (::faccessat(pool.get(), file.file.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+            throw Error(ErrorCode::already_exists,
+                        "{} is there already: an earlier copy, perhaps; look at it, and remove or rename it",
+                        quote(file.path()));
+        if (errno != ENOENT) throw system_error(errno, "cannot look at " + quote(file.path()));
+    }
+}
+
+bool on_one_file_system(const std::string& directory, const std::vector<std::string>& others) {
+    struct stat here {};
+    if (::stat(directory.c_str(), &here) < 0) throw system_error(errno, "cannot look at " + quote(directory));
+    return std::all_of(others.begin(), others.end(), [&](const std::string& other) {
+        struct stat there {};
+        return ::stat(other.c_str(), &there) == 0 && there.st_dev == here.st_dev;
+    });
 }
 
 class MoveDisk {
@@ -109,9 +138,6 @@ class MoveDisk {
   private:
     [[nodiscard]] const Catalog& catalog() const noexcept { return engine_.catalog(); }
     [[nodiscard]] Uuid active() const { return catalog().disk(disk_).active; }
-    [[nodiscard]] std::string name(const Uuid& volume) const {
-        return catalog().describe({ObjectKind::volume, volume});
-    }
     [[nodiscard]] async::Deadline soon() const { return async::after(engine_.settings().command_timeout); }
     [[nodiscard]] std::string qemu_job() const { return "volchain-move-" + disk_.str().substr(0, 8); }
 
@@ -153,18 +179,34 @@ class MoveDisk {
                 qmp::ImageLock lock = co_await lock_for_reading(engine_, plan_.volumes[index].volume);
                 locks_.push_back(std::move(lock));
             }
-        std::uint64_t needed = 0;
+        for (const MovedVolume& entry : plan_.volumes)
+            total_ +=
+                plan_.collapse ? copy_cost(catalog(), entry.volume) : catalog().facts(entry.volume).allocated;
+        co_await check_new_places();
+        plan_.begun = true;
+        job_->set_plan(plan_.json());
+    }
+
+    /// A file that is there already belongs to somebody, or was kept for people to look at.
+    async::Task<> check_new_places() {
+        std::vector<NewFile> targets;
+        std::vector<std::string> sources;
         for (const MovedVolume& entry : plan_.volumes) {
-            const VolumeFacts& facts = catalog().facts(entry.volume);
-            total_ += plan_.collapse ? copy_cost(catalog(), entry.volume) : facts.allocated;
+            targets.push_back(place_of(entry));
+            sources.push_back(entry.from_pool);
         }
-        needed = total_;
-        if (engine_.pool_status(plan_.pool).reflink) co_return;
-        auto measure = [path = place_of(plan_.volumes.front()).path()] { return room_beside(path); };
-        const std::uint64_t room = co_await engine_.files().run(std::move(measure));
-        if (room < needed && !plan_.collapse)
+        auto measure = [targets, sources] {
+            refuse_files_that_are_there(targets);
+            const bool one = on_one_file_system(targets.front().pool, sources);
+            return std::pair(room_beside(targets.front().path()), one);
+        };
+        const std::pair<std::uint64_t, bool> measured = co_await engine_.files().run(std::move(measure));
+        const auto& [free, one_file_system] = measured;
+        // Reflinks take none. What a collapsed copy takes is known only roughly: it waits for room where there is none.
+        const bool links = one_file_system && engine_.pool_status(plan_.pool).reflink;
+        if (free < total_ && !links && !plan_.collapse)
             throw Error(ErrorCode::no_space, "{} takes {} bytes, and {} are free in {}; nothing was changed",
-                        catalog().describe({ObjectKind::disk, disk_}), needed, room,
+                        catalog().describe({ObjectKind::disk, disk_}), total_, free,
                         catalog().describe({ObjectKind::pool, plan_.pool}));
     }
 
@@ -190,8 +232,8 @@ class MoveDisk {
         if (below.nil()) co_return;
         const qmp::QemuImg qemu_img(engine_.settings().qemu_img);
         std::string format(word(catalog().volume(below).format));
-        co_await job_->or_cancel(qemu_img.change_backing(target.path(), backing_at_new_place(below),
-                                                         std::move(format), async::after(rename_limit)));
+        co_await qemu_img.change_backing(target.path(), backing_at_new_place(below), std::move(format),
+                                         async::after(rename_limit));
         auto flush = [target] { flush_image_file(target); };
         co_await engine_.files().run(std::move(flush));
     }
@@ -248,7 +290,10 @@ class MoveDisk {
         const NewFile target = place_of(*moved(active()));
         if (!stands_alone()) {
             const Uuid below = catalog().backing(active());
-            OverlayFile overlay(target.pool, moved(below)->file, catalog().volume(below).format, target.file);
+            const MovedVolume* const entry = moved(below);
+            const VolumeRecord& parent = catalog().volume(below);
+            const std::string& parent_file = entry != nullptr ? entry->file : parent.file;
+            OverlayFile overlay(target.pool, parent_file, parent.format, target.file);
             overlay.size = catalog().facts(active()).size;
             auto make = [overlay = std::move(overlay)] { (void)create_overlay_file(overlay); };
             co_return co_await engine_.files().run(std::move(make));
@@ -361,11 +406,36 @@ class MoveDisk {
     /// The new places are true: one commit, then the old files go.
     async::Task<> finish() {
         job_->no_return();
-        if (!recorded()) co_await record();
+        if (!recorded()) co_await record_surely();
         locks_.clear();
-        if (plan_.live && engine_.vm(plan_.vm).live()) co_await remove_old_nodes();
+        if (plan_.live && engine_.vm(plan_.vm).live()) {
+            std::exception_ptr failure;
+            co_await async::keep_failure(flush_target(), failure);
+            if (failure) co_return co_await keep_old_files(to_error(failure));
+            co_await remove_old_nodes();
+        }
         co_await job_->undo_step("unlink");
         co_await unlink();
+    }
+
+    /// Of a disk that the guest has passed over with: the records have to follow, however long they cannot be written.
+    async::Task<> record_surely() {
+        while (true) {
+            std::exception_ptr failure;
+            co_await async::keep_failure(record(), failure);
+            if (!failure) co_return;
+            const Error error = to_error(failure);
+            if (!plan_.live || error.code() == ErrorCode::cancelled) std::rethrow_exception(failure);
+            job_->log().warning("the guest is on the copy, but that cannot be recorded yet: {}",
+                                error.what());
+            co_await async::sleep_until(async::after(record_again_interval));
+        }
+    }
+
+    /// What the guest wrote may be in memory only: the old files are the only ones that are surely on the medium.
+    async::Task<> keep_old_files(Error why) {
+        Error reason(why.code(), "the disk has moved, but its old files stay: {}", why.what());
+        co_await job_->fail(Changes{}, std::move(reason));
     }
 
     async::Task<> record() {
@@ -412,7 +482,8 @@ class MoveDisk {
             if (layer == active()) continue;
             const std::vector<Uuid> children = catalog().children(layer);
             const bool needed = catalog().volume(layer).disk != disk_ || children.size() > 1 ||
-                                (children.size() == 1 && children.front() != above) || in_snapshot(layer);
+                                (children.size() == 1 && children.front() != above) || in_snapshot(layer) ||
+                                export_holding(catalog(), layer) != nullptr || engine_.holds().held(layer);
             if (needed) break;
             go.push_back(layer);
             above = layer;
@@ -523,7 +594,7 @@ class MoveDisk {
         co_await async::keep_failure(job_->undo_step("undo"), failure);
         if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
         locks_.clear();
-        for (auto entry = plan_.volumes.rbegin(); entry != plan_.volumes.rend(); ++entry) {
+        for (auto entry = plan_.volumes.rbegin(); plan_.begun && entry != plan_.volumes.rend(); ++entry) {
             const NewFile file = place_of(*entry);
             failure = nullptr;
             auto work = [file] { remove_image_file(file); };
@@ -615,8 +686,8 @@ MovePlan plan_move(const Catalog& catalog, const MoveRequest& request, bool live
     for (const Uuid& id : volumes) {
         const VolumeRecord& volume = catalog.volume(id);
         if (volume.pool == request.pool) continue;
-        plan.volumes.push_back(
-            {id, name_in_new_pool(catalog, volume), catalog.pool(volume.pool).path, volume.file});
+        plan.volumes.push_back({id, name_in_new_pool(catalog, volume, request.pool),
+                                catalog.pool(volume.pool).path, volume.file});
     }
     check_volumes(catalog, plan);
     return plan;

@@ -178,6 +178,49 @@ def test_refusals(client, tree, other):
     assert error == "InUse" and "thin" in message and "collapse" in message, message
 
 
+@pytest.mark.parametrize("live", [True, False], ids=["live", "down"])
+def test_what_is_in_the_new_place_already_is_left_alone(client, tree, other, directory, live):
+    """An image that was kept for people to look at has just this name."""
+    tree = tree()
+    tree.snapshot("s1")
+    if not live:
+        tree.down()
+    before, name = tree.content(), os.path.basename(tree.path())
+    kept = images.create(f"{directory}/other/{name}", "1M")
+    images.write(kept, 0x5c, 0, MIB)
+    content = images.digest(kept)
+    error, message = client.failure(move(client, tree.disks[0], other))
+    assert error == "AlreadyExists" and kept in message, message
+    assert images.image_files(f"{directory}/other") == [name] and images.digest(kept) == content
+    assert tree.content() == before
+    tree.check()
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "down"])
+def test_the_base_is_there_already(client, directory, qemus, live):
+    """A chain that lies in two pools comes together in one."""
+    for name in ("base", "top"):
+        os.mkdir(f"{directory}/{name}")
+    base = images.create(f"{directory}/base/base.qcow2", "16M")
+    images.write(base, 1, 0, MIB)
+    top = images.create(f"{directory}/top/top.qcow2", None, backing=base)
+    images.write(top, 2, MIB, MIB)
+    before = images.digest(top)
+    qemu = qemus("vm", [top])
+    vm = client.register_vm("web", qmp_socket=qemu.qmp)
+    [disk] = client.get(vm, "VM", "Disks")
+    if not live:
+        qemu.quit()
+        client.call(vm, "VM", "Refresh")
+    there = next(path for path, p in client.of_kind("pool").items() if p["Path"] == f"{directory}/base")
+    assert client.finish(move(client, disk, there)) == {"volumes": 1}
+    path = client.get(disk, "Disk", "ActivePath")
+    assert images.chain(path) == [path, base] and os.path.dirname(path) == f"{directory}/base"
+    assert images.digest(path) == before and images.image_files(f"{directory}/top") == []
+    if live:
+        assert qemu.active_file("dev0") == path
+
+
 def test_cancel_leaves_it_where_it_is(client, grown, other, directory):
     before, files = grown.content(), images.image_files(grown.pool)
     job = move(client, grown.disks[0], other, speed=MIB)
