@@ -3,6 +3,8 @@
 
 #include "base/text.h"
 
+template class nlohmann::basic_json<>;
+
 namespace volchain {
 
 void JsonReader::fail(std::string_view expectation) const {

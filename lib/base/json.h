@@ -18,6 +18,13 @@ namespace volchain {
 
 using Json = nlohmann::json;
 
+}  // namespace volchain
+
+// Instantiated in json.cpp, once.
+extern template class nlohmann::basic_json<>;
+
+namespace volchain {
+
 class JsonReader {
   public:
     /// `origin`: what the document is, for messages ("answer of query-status").

@@ -2,13 +2,12 @@
 """Images that something has happened to, byte by byte as the qcow2 specification has them; and what a check of a disk says
 of that."""
 import contextlib
-import hashlib
 import os
 import shutil
 import sqlite3
 import struct
 
-from harness import images
+from harness import digest, images
 from harness.client import variants
 from harness.qemu import Qemu
 
@@ -105,8 +104,8 @@ def digests(directory):
     all_of_them = {}
     for place, _, names in os.walk(directory):
         for name in names:
-            with open(os.path.join(place, name), "rb") as f:
-                all_of_them[os.path.relpath(os.path.join(place, name), directory)] = hashlib.file_digest(f, "sha256").hexdigest()
+            path = os.path.join(place, name)
+            all_of_them[os.path.relpath(path, directory)] = digest.of_file(path)
     return all_of_them
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A VM that is down, with a history of snapshots: for tests of previews, and of what they leave behind."""
-import hashlib
 import os
 
-from harness import images
+from harness import digest, images
 from harness.chains import volume_chain
 from harness.client import DBusError, variants
 from harness.qemu import Qemu
@@ -174,5 +173,4 @@ class DownVm:
         assert self.get("Job") == "/"
 
     def bytes_of(self, path):
-        with open(path, "rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
+        return digest.of_file(path)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Exports: how they are made, read by the programs that people read them with, and what they must not leave behind."""
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -10,7 +9,7 @@ import time
 
 import nbd
 
-from harness import images
+from harness import digest, images
 from harness.client import Variant, variants
 
 MIB = 1 << 20
@@ -67,10 +66,10 @@ def connections(client, export, expected, timeout=10):
 # --- reading ---
 
 def digest_by_libnbd(connect):
-    """SHA-256 of what is shown. connect(handle) connects it."""
+    """Of what is shown. connect(handle) connects it."""
     handle = nbd.NBD()
     connect(handle)
-    total = hashlib.sha256()
+    total = digest.Digest()
     size = handle.get_size()
     for offset in range(0, size, MIB):
         total.update(handle.pread(min(MIB, size - offset), offset))
@@ -121,8 +120,7 @@ def digest_by_nbdfuse(address, directory):
 
 
 def digest_of_file(path):
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    return digest.of_file(path)
 
 
 def all_digests(address, directory):

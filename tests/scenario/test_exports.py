@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
 """Snapshots shown over NBD: what readers see, who may connect, what is held meanwhile, and what is left afterwards."""
-import hashlib
 import os
 import subprocess
 import threading
@@ -9,7 +8,7 @@ import time
 import nbd
 import pytest
 
-from harness import exports, images
+from harness import digest, exports, images
 from harness.client import Client, DBusError, variants
 from harness.disks import refused
 from harness.tree import Tree
@@ -381,7 +380,7 @@ def test_a_copy_goes_on_while_the_daemon_is_killed(client, daemon, bus, tree, di
     export = export_of(client, tree)
     address = exports.uri(client, export)
     copy = subprocess.Popen(["nbdcopy", address, "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    total = hashlib.sha256(copy.stdout.read(MIB))  # it waits for us now
+    total = digest.Digest(copy.stdout.read(MIB))  # it waits for us now
     daemon.kill()
     daemon.start()
     total.update(copy.stdout.read())

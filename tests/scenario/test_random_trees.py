@@ -6,13 +6,12 @@ while the VM is down, the bitmaps that are left cover what was written since the
 A failure names its seed and the steps so far. More of them: VOLCHAIN_SEEDS=100-300 runs those seeds, VOLCHAIN_STEPS=40
 makes them longer.
 """
-import hashlib
 import os
 import random
 
 import pytest
 
-from harness import images
+from harness import digest, images
 from harness.client import variants
 from harness.damage import findings
 from harness.disks import resize
@@ -130,7 +129,7 @@ class Model:
 
     def digests(self):
         states = {"active": dict(enumerate(self.active)), **self.snapshots}
-        return {(name, number): hashlib.sha256(disk).hexdigest() for name, disks in states.items()
+        return {(name, number): digest.of_bytes(disk) for name, disks in states.items()
                 for number, disk in disks.items()}
 
 
@@ -337,7 +336,7 @@ class Run:
             assert (former != "/") == (number in self.model.former)
             if former != "/":
                 content = images.digest(client.get(former, "Volume", "Path"), self.tree.format(former))
-                assert content == hashlib.sha256(self.model.former[number][0]).hexdigest()
+                assert content == digest.of_bytes(self.model.former[number][0])
         current = self.model.current
         assert client.get(self.tree.vm, "VM", "CurrentSnapshot") == (snapshots[current] if current else "/")
 
