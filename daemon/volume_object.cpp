@@ -173,7 +173,7 @@ std::vector<std::tuple<std::string, std::uint64_t, std::uint64_t>> VolumeObject:
     std::vector<std::tuple<std::string, std::uint64_t, std::uint64_t>> all;
     // What a running QEMU has open for writing is in the image only when it is closed.
     if (const storage::LiveDisk* const disk = live_disk(id)) {
-        for (const qmp::DirtyBitmap& bitmap : disk->bitmaps)
+        for (const qmp::DirtyBitmap& bitmap : disk->active().bitmaps)
             if (bitmap.persistent)
                 all.emplace_back(bitmap.name, bitmap.granularity,
                                  bitmap_in_use | (bitmap.recording ? bitmap_recording : 0U) |

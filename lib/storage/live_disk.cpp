@@ -65,7 +65,8 @@ std::vector<LiveLayer> layers_of(const qmp::BlockGraph& graph, const std::string
     for (const qmp::Node* node : graph.chain(root)) {
         const auto file = graph.file(node->name);
         layers.push_back({node->name, node->driver, file ? resolved(*file, pid, open) : std::string(),
-                          file ? oddity_of(graph, *node) : std::string()});
+                          file ? oddity_of(graph, *node) : std::string(), std::string(node->child("file")),
+                          node->bitmaps});
     }
     return layers;
 }
@@ -101,6 +102,12 @@ async::Task<Json> device_property(std::shared_ptr<qmp::Session> session, std::st
 
 }  // namespace
 
+const LiveLayer* LiveDisk::layer(const std::string& path) const {
+    const auto found = std::find_if(layers.begin(), layers.end(),
+                                    [&](const LiveLayer& layer) { return layer.path == path; });
+    return found == layers.end() ? nullptr : &*found;
+}
+
 async::Task<std::vector<LiveDisk>> read_live_disks(std::shared_ptr<qmp::Session> session, Settings settings) {
     const auto deadline = async::after(settings.command_timeout);
     const qmp::BlockGraph graph = co_await qmp::read_block_graph(session, deadline);
@@ -117,7 +124,6 @@ async::Task<std::vector<LiveDisk>> read_live_disks(std::shared_ptr<qmp::Session>
         LiveDisk disk;
         disk.device = device.id.empty() ? device.path : device.id;
         disk.layers = layers_of(graph, device.root, pid, open);
-        disk.bitmaps = active->bitmaps;
         read_options(disk, device, *active, graph.file(active->name).value_or(""), command_line);
         const Json serial = co_await device_property(session, device.path, "serial", deadline);
         const Json shared = co_await device_property(session, device.path, "share-rw", deadline);

@@ -21,18 +21,22 @@ struct LiveLayer {
     std::string driver;    ///< "qcow2", "raw", "file" for a bare protocol node, or what we cannot work with
     std::string path;      ///< absolute, links resolved; empty where the layer is no file of this host
     std::string oddity{};  ///< why the file by itself is not what the layer shows; empty where it is
+    std::string file_node{};  ///< beneath it; empty where it has none
+    std::vector<qmp::DirtyBitmap> bitmaps{};
 };
 
 struct LiveDisk {
     std::string device;  ///< qdev id or QOM path, for device commands and messages
     std::string target;  ///< the device's serial, else its id
     bool shareable = false;
-    std::vector<LiveLayer> layers;          ///< active layer first; never empty
-    qmp::NodeOptions options;               ///< of the active layer
-    bool options_known = false;             ///< false: aio and discard are a guess
-    std::vector<qmp::DirtyBitmap> bitmaps;  ///< of the active layer
+    std::vector<LiveLayer> layers;  ///< active layer first; never empty
+    qmp::NodeOptions options;       ///< of the active layer
+    bool options_known = false;     ///< false: aio and discard are a guess
 
     [[nodiscard]] const LiveLayer& active() const { return layers.front(); }
+    [[nodiscard]] LiveLayer& active() { return layers.front(); }
+    /// The one with this file, null where there is none.
+    [[nodiscard]] const LiveLayer* layer(const std::string& path) const;
 };
 
 /// All writable disks of the guest behind `session`; drives for media and read-only disks are left out.

@@ -70,7 +70,7 @@ std::vector<qcow2::BitmapShape> bitmaps_of(Engine& engine, const Uuid& volume) {
         written ? engine.vm(disk.vm).find_disk(catalog.path(catalog.volume(volume))) : nullptr;
     std::vector<qcow2::BitmapShape> shapes;
     if (live != nullptr) {
-        for (const qmp::DirtyBitmap& bitmap : live->bitmaps)
+        for (const qmp::DirtyBitmap& bitmap : live->active().bitmaps)
             if (bitmap.persistent && !bitmap.inconsistent)
                 shapes.push_back({bitmap.name.size(), bitmap.granularity});
         return shapes;

@@ -65,7 +65,7 @@ async::Task<> Merge::look_again() {
     if (vm) {
         co_await engine_.vm(vm).look_now(async::after(engine_.settings().greeting_timeout * 2));
         if (engine_.vm(vm).live())
-            co_await engine_.vm(vm).read_disks();
+            co_await engine_.vm(vm).know_disks();
         else if (!engine_.vm(vm).down() && !switching())
             (void)engine_.vm(vm).session();  // throws Unreachable, and why
     }
@@ -89,12 +89,23 @@ bool Merge::done() const {
 
 async::Task<> Merge::find_place() {
     place_ = Workplace::in_vm(engine_, step_.upper);
-    if (place_) co_return;
+    if (place_) co_return note_nodes();
     std::set<Uuid> written{step_.kind == MergeKind::commit ? step_.lower : step_.upper};
     Uuid top = step_.upper;
     if (step_.kind == MergeKind::commit && child_) top = child_;
     written.insert(top);
     place_ = co_await Workplace::open(engine_, top, std::move(written));
+}
+
+void Merge::note_nodes() {
+    const Vm& vm = engine_.vm(catalog().disk(step_.disk).vm);
+    for (const Uuid& volume : step_.released) {  // the topmost first: it has the next one as its backing node
+        const LiveDisk* const disk = vm.disk_with_layer(path(volume));
+        if (disk == nullptr) continue;
+        const LiveLayer& layer = *disk->layer(path(volume));
+        superfluous_.push_back(layer.node);
+        superfluous_.push_back(layer.file_node);
+    }
 }
 
 /// Of those that stand on the upper volume, the one that a running guest uses, else any.
@@ -257,7 +268,20 @@ Json Merge::stream_arguments() const {
 
 // --- the end of a job --------------------------------------------------------------------------------------
 
+/// By a cheap question; false where that cannot tell.
+async::Task<bool> Merge::no_bitmaps() {
+    if (!place_->live()) co_return false;
+    Vm& vm = engine_.vm(catalog().disk(step_.disk).vm);
+    const bool known = co_await vm.disks_are_known();
+    const LiveDisk* const disk = known ? vm.disk_with_layer(path(step_.upper)) : nullptr;
+    if (disk == nullptr) co_return false;
+    co_return std::all_of(disk->layers.begin(), disk->layers.end(),
+                          [](const LiveLayer& layer) { return layer.bitmaps.empty(); });
+}
+
 async::Task<> Merge::unite_bitmaps() {
+    const bool none = co_await no_bitmaps();
+    if (none) co_return;
     const qmp::BlockGraph graph = co_await place_->graph();
     const std::vector<const qmp::Node*> chain = graph.chain(place_->root());
     const bool commit = step_.kind == MergeKind::commit;
@@ -410,20 +434,25 @@ async::Task<> Merge::turn_others() {
     }
 }
 
+/// After a crash: nobody remembers them.
+async::Task<> Merge::look_for_nodes(std::shared_ptr<qmp::Session> session) {
+    const qmp::BlockGraph graph = co_await qmp::read_block_graph(session, soon());
+    for (const Uuid& volume : step_.released) {
+        const qmp::Node* const layer = graph.layer_of_file(path(volume));
+        if (layer == nullptr) continue;
+        superfluous_.push_back(layer->name);
+        superfluous_.emplace_back(layer->child("file"));
+    }
+}
+
 /// What was added to QEMU by name stays there until it is deleted by name, and keeps its file open.
 async::Task<> Merge::delete_nodes() {
     const Uuid vm = catalog().disk(step_.disk).vm;
     if (!vm || !engine_.vm(vm).live()) co_return;
     const std::shared_ptr<qmp::Session> session = engine_.vm(vm).session();
-    const qmp::BlockGraph graph = co_await qmp::read_block_graph(session, soon());
-    std::vector<std::string> superfluous;
-    for (const Uuid& volume : step_.released) {  // the topmost first: it has the next one as its backing node
-        const qmp::Node* const layer = graph.layer_of_file(path(volume));
-        if (layer == nullptr) continue;
-        superfluous.push_back(layer->name);
-        superfluous.emplace_back(layer->child("file"));
-    }
-    for (std::string& node : superfluous) {
+    if (superfluous_.empty()) co_await look_for_nodes(session);
+    for (std::string& node : superfluous_) {
+        if (node.empty()) continue;
         Json arguments;
         arguments["node-name"] = std::move(node);
         std::exception_ptr

@@ -55,6 +55,8 @@ class Merge {
     [[nodiscard]] Uuid child_of_upper() const;
     async::Task<> look_again();
     async::Task<> find_place();
+    void note_nodes();
+    async::Task<bool> no_bitmaps();
     async::Task<> copy();
     async::Task<> work(BlockJob& block_job);
     async::Task<> check_room();
@@ -74,6 +76,7 @@ class Merge {
     async::Task<> settle_live();
     async::Task<> settle_by_contents();
     async::Task<> turn_others();
+    async::Task<> look_for_nodes(std::shared_ptr<qmp::Session> session);
     async::Task<> delete_nodes();
 
     Engine& engine_;
@@ -87,6 +90,8 @@ class Merge {
     bool finished_ = false;  ///< the job ended well here: where nothing else tells
     bool switched_ = false;
     bool outrun_ = false;
+    std::vector<std::string>
+        superfluous_;  ///< nodes that a running QEMU has of what is to go, if that is known
 };
 
 /// The name of `lower` as it stands in the header of a volume at `upper`: relative where both are in one pool.

@@ -43,6 +43,17 @@ bool bitmaps_are_shorter(const Catalog& catalog, const std::set<Uuid>& recorded,
     return recorded.contains(volume) && catalog.facts(volume).size != catalog.facts(above).size;
 }
 
+bool records(const VolumeFacts& facts) {
+    return std::any_of(facts.bitmaps.begin(), facts.bitmaps.end(),
+                       [](const qcow2::Bitmap& bitmap) { return bitmap.recording && !bitmap.in_use; });
+}
+
+bool records(const LiveLayer& layer) {
+    return std::any_of(layer.bitmaps.begin(), layer.bitmaps.end(), [](const qmp::DirtyBitmap& bitmap) {
+        return bitmap.persistent && bitmap.recording && !bitmap.inconsistent;
+    });
+}
+
 /// Adjacent unwanted volumes, each with the one above as its only child.
 struct Run {
     std::vector<Uuid> volumes;   ///< top first
@@ -197,14 +208,17 @@ MergeStep MergeStep::parse(const JsonReader& plan) {
 
 std::optional<MergeStep> next_merge_step(const Catalog& catalog, const Uuid& disk,
                                          const std::set<Uuid>& unwanted, Direction direction,
-                                         const std::set<Uuid>& recorded) {
+                                         const MergeLimits& limits) {
+    const std::set<Uuid>& recorded = limits.recorded;
     std::set<Uuid> going = unwanted;
     std::set<Uuid> leftovers;
     for (const Uuid& id : catalog.volumes_of_disk(disk))
         if (catalog.volume(id).mark == VolumeMark::leftover && !going.contains(id)) leftovers.insert(id);
     // Leftovers go along as soon as that is easy, and never in a direction that was asked for others.
     for (const Uuid& id : leftovers)
-        if (catalog.children(id).size() <= 1 && export_holding(catalog, id) == nullptr) going.insert(id);
+        if (catalog.children(id).size() <= 1 && !limits.held.contains(id) &&
+            export_holding(catalog, id) == nullptr)
+            going.insert(id);
     // What became active after all (a merge that ended in the moment of the switch) is nothing that can go.
     going.erase(catalog.disk(disk).active);
     for (const Uuid& id : going) {
@@ -219,28 +233,20 @@ std::optional<MergeStep> next_merge_step(const Catalog& catalog, const Uuid& dis
     return std::nullopt;
 }
 
-async::Task<std::set<Uuid>> recorded_volumes(Engine& engine, Uuid disk) {
+async::Task<MergeLimits> merge_limits(Engine& engine, Uuid disk) {
     const Catalog& catalog = engine.catalog();
-    std::set<Uuid> recorded;
-    for (const Uuid& volume : catalog.volumes_of_disk(disk)) {
-        const auto& bitmaps = catalog.facts(volume).bitmaps;
-        if (std::any_of(bitmaps.begin(), bitmaps.end(),
-                        [](const qcow2::Bitmap& bitmap) { return bitmap.recording && !bitmap.in_use; }))
-            recorded.insert(volume);
-    }
     const Uuid vm = catalog.disk(disk).vm;
-    if (!vm || !engine.vm(vm).live()) co_return recorded;
-    const qmp::BlockGraph graph = co_await qmp::read_block_graph(
-        engine.vm(vm).session(), async::after(engine.settings().command_timeout));
+    const bool live = vm && engine.vm(vm).live();
+    if (live) co_await engine.vm(vm).know_disks();
+    MergeLimits limits;
     for (const Uuid& volume : catalog.volumes_of_disk(disk)) {
-        const qmp::Node* const layer = graph.layer_of_file(catalog.path(catalog.volume(volume)));
-        if (layer == nullptr) continue;
-        if (std::any_of(layer->bitmaps.begin(), layer->bitmaps.end(), [](const qmp::DirtyBitmap& bitmap) {
-                return bitmap.persistent && bitmap.recording && !bitmap.inconsistent;
-            }))
-            recorded.insert(volume);
+        if (engine.holds().held(volume)) limits.held.insert(volume);
+        const std::string path = catalog.path(catalog.volume(volume));
+        const LiveDisk* const open = live ? engine.vm(vm).disk_with_layer(path) : nullptr;
+        if (records(catalog.facts(volume)) || (open != nullptr && records(*open->layer(path))))
+            limits.recorded.insert(volume);
     }
-    co_return recorded;
+    co_return limits;
 }
 
 MergeStep commit_step(const Catalog& catalog, const Uuid& upper, const Uuid& base) {

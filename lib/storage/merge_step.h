@@ -54,17 +54,22 @@ struct MergeStep {
     [[nodiscard]] static MergeStep parse(const JsonReader& plan);
 };
 
+/// What of a disk's volumes a plan has to look out for.
+struct MergeLimits {
+    std::set<Uuid>
+        recorded;  ///< with bitmaps that record: where it makes a difference for these, they decide the direction
+    std::set<Uuid> held;  ///< by somebody who reads them (holds.h)
+};
+
 /// The next step towards a tree without the volumes `unwanted`, all of the disk `disk`; none when there is nothing left to
-/// do. Leftovers of the disk that are needed no more, and that no export holds, go, too. `recorded`: see recorded_volumes(); where it makes a
-/// difference for their bitmaps, it is that which decides the direction. Throws InUse where a volume of another disk stands
-/// in the way, Unsupported where the direction asked for is not possible.
+/// do. Leftovers of the disk that are needed no more, and that nobody holds, go, too. Throws InUse where a volume of another
+/// disk stands in the way, Unsupported where the direction asked for is not possible.
 [[nodiscard]] std::optional<MergeStep> next_merge_step(const Catalog& catalog, const Uuid& disk,
                                                        const std::set<Uuid>& unwanted, Direction direction,
-                                                       const std::set<Uuid>& recorded);
+                                                       const MergeLimits& limits);
 
-/// The volumes of a disk with bitmaps that record: of those that a VM has open, as QEMU says; what it holds of bitmaps is in
-/// no file yet.
-[[nodiscard]] async::Task<std::set<Uuid>> recorded_volumes(Engine& engine, Uuid disk);
+/// Of the volumes that a VM has open the bitmaps are those that QEMU tells of; what it holds of them is in no file yet.
+[[nodiscard]] async::Task<MergeLimits> merge_limits(Engine& engine, Uuid disk);
 
 /// `upper` and all between it and `base` down into `base`. Throws InvalidArgument where base is not below upper, InUse
 /// where what stands on a volume in between, or a snapshot, needs what would be written over.

@@ -293,7 +293,7 @@ Json Overlays::transaction() const {
             throw Error(ErrorCode::not_running, "the running VM does not have {} any more",
                         engine_.catalog().describe({ObjectKind::disk, overlay.disk}));
         // Each bitmap before the snapshot of its disk: no write of the guest goes unrecorded.
-        for (const qmp::DirtyBitmap& bitmap : carried_bitmaps(disk->bitmaps))
+        for (const qmp::DirtyBitmap& bitmap : carried_bitmaps(disk->active().bitmaps))
             actions.push_back(transaction_action(
                 "block-dirty-bitmap-add", bitmap_arguments(overlay.node(), bitmap.name, bitmap.granularity)));
         Json snapshot;
@@ -334,8 +334,10 @@ void Overlays::make_known() {
         const std::string parent = parent_path(overlay);
         const LiveDisk* const disk = engine_.vm(vm_).find_disk(parent);
         if (disk == nullptr) continue;
-        engine_.vm(vm_).cover(parent, LiveLayer{overlay.node(), "qcow2", path_of(overlay)},
-                              carried_bitmaps(disk->bitmaps));
+        LiveLayer layer{overlay.node(), "qcow2", path_of(overlay)};
+        layer.file_node = overlay.file_node();
+        layer.bitmaps = carried_bitmaps(disk->active().bitmaps);
+        engine_.vm(vm_).cover(parent, std::move(layer));
     }
 }
 

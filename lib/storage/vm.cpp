@@ -157,6 +157,11 @@ async::Task<> Vm::read_disks() {
     disks_ = std::move(disks);
 }
 
+async::Task<> Vm::know_disks() {
+    const bool known = co_await disks_are_known();
+    if (!known) co_await read_disks();
+}
+
 async::Task<bool> Vm::disks_are_known() {
     const std::shared_ptr<qmp::Session> from = session();
     const async::Deadline deadline = async::after(settings_.command_timeout);
@@ -168,18 +173,23 @@ async::Task<bool> Vm::disks_are_known() {
     for (LiveDisk& disk : disks_) {
         const auto found = bitmaps.find(disk.active().node);
         if (found == bitmaps.end()) co_return false;  // beneath a filter, where this question does not reach
-        disk.bitmaps = found->second;
+        disk.active().bitmaps = found->second;
     }
     co_return true;
 }
 
-void Vm::cover(const std::string& active_path, LiveLayer overlay, std::vector<qmp::DirtyBitmap> bitmaps) {
+void Vm::cover(const std::string& active_path, LiveLayer overlay) {
     LiveDisk* const disk = find_disk(active_path);
     if (disk == nullptr) return;
     for (auto& [device, root] : roots_)
         if (root == disk->active().node) root = overlay.node;
     disk->layers.insert(disk->layers.begin(), std::move(overlay));
-    disk->bitmaps = std::move(bitmaps);
+}
+
+const LiveDisk* Vm::disk_with_layer(const std::string& path) const {
+    const auto found =
+        std::find_if(disks_.begin(), disks_.end(), [&](const LiveDisk& disk) { return disk.layer(path); });
+    return found == disks_.end() ? nullptr : &*found;
 }
 
 void Vm::on_event(const qmp::Event& event) {

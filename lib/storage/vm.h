@@ -78,11 +78,13 @@ class Vm final : public std::enable_shared_from_this<Vm>, private qmp::LinkOwner
     async::Task<> look_now(async::Deadline deadline);
     /// Reads the disks of the running VM again.
     async::Task<> read_disks();
+    /// Reads them again where disks_are_known() cannot tell.
+    async::Task<> know_disks();
     /// Whether the VM still has the devices that were read, on the nodes that were read, by a cheap question; the
     /// bitmaps of their active layers are as they are now when this returns true.
     async::Task<bool> disks_are_known();
     /// A new active layer over the one with this file: disks() follows.
-    void cover(const std::string& active_path, LiveLayer overlay, std::vector<qmp::DirtyBitmap> bitmaps);
+    void cover(const std::string& active_path, LiveLayer overlay);
     /// Asks QEMU whether the agent's port is open in the guest, and the agent whether it answers.
     async::Task<AgentState> look_for_agent(async::Deadline deadline);
     void note_agent(AgentState state);
@@ -93,6 +95,8 @@ class Vm final : public std::enable_shared_from_this<Vm>, private qmp::LinkOwner
     [[nodiscard]] const std::vector<LiveDisk>& disks() const noexcept { return disks_; }
     /// The one whose active layer is this file, null where there is none.
     [[nodiscard]] LiveDisk* find_disk(const std::string& active_path);
+    /// The one that has this file as one of its layers, null where there is none.
+    [[nodiscard]] const LiveDisk* disk_with_layer(const std::string& path) const;
 
     /// Whether QEMU is run by another manager, that keeps records of its own: "libvirt", or empty.
     [[nodiscard]] const std::string& manager() const noexcept { return manager_; }

@@ -13,20 +13,13 @@ std::string layer_name(const Uuid& volume) {
     return "vc-" + text.substr(0, 16);
 }
 
-const LiveDisk* disk_with(const Vm& vm, const std::string& path) {
-    for (const LiveDisk& disk : vm.disks())
-        for (const LiveLayer& layer : disk.layers)
-            if (layer.path == path) return &disk;
-    return nullptr;
-}
-
 }  // namespace
 
 std::shared_ptr<Workplace> Workplace::in_vm(Engine& engine, const Uuid& volume) {
     const Catalog& catalog = engine.catalog();
     const Uuid vm = catalog.disk(catalog.volume(volume).disk).vm;
     if (!vm || !engine.vm(vm).live()) return nullptr;
-    const LiveDisk* const disk = disk_with(engine.vm(vm), catalog.path(catalog.volume(volume)));
+    const LiveDisk* const disk = engine.vm(vm).disk_with_layer(catalog.path(catalog.volume(volume)));
     if (disk == nullptr) return nullptr;
     std::shared_ptr<Workplace> place(new Workplace(engine, engine.vm(vm).session()));
     place->root_ = disk->active().node;

@@ -23,7 +23,7 @@ class Ctl:
 
     def __init__(self, address, **environment):
         self.environment = dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS=address, LC_ALL="C.UTF-8", TZ="UTC", TERM="xterm",
-                                ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:exitcode=99")
+                                ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:exitcode=99:malloc_context_size=12")
         for name in ("NO_COLOR", "PAGER", "VOLCHAIN_PAGER", "SUDO_UID"):
             self.environment.pop(name, None)
         self.environment.update(environment)

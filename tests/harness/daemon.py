@@ -34,7 +34,7 @@ class Daemon:
         environment = dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS=self.bus.address, NOTIFY_SOCKET=notify_path,
                            STATE_DIRECTORY=self.directory + "/state", RUNTIME_DIRECTORY=self.directory + "/run",
                            CONFIGURATION_DIRECTORY=self.directory + "/etc", VOLCHAIN_FAILPOINTS=self.failpoints,
-                           ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:exitcode=99", UBSAN_OPTIONS="print_stacktrace=1")
+                           ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:exitcode=99:malloc_context_size=12", UBSAN_OPTIONS="print_stacktrace=1")
         started = time.monotonic()
         self.log = open(self.log_path, "ab")
         program = [os.path.join(BUILD, "daemon/volchaind")] + (["-v"] if self.verbose else [])
