@@ -125,11 +125,8 @@ void set_length(const ForeignLayer& layer, int to, const NewFile& target) {
         throw system_error(errno, "cannot set the length of " + quote(target.path()));
 }
 
-}  // namespace
-
-std::vector<ForeignLayer> open_foreign_chain(const std::string& path, std::optional<VolumeFormat> format,
-                                             const std::vector<std::string>& pools, uid_t user) {
-    const ActingAs acting(UserRights::of(user));
+std::vector<ForeignLayer> open_all(const std::string& path, std::optional<VolumeFormat> format,
+                                   const std::vector<std::string>& pools) {
     Whereabouts place = where_is(path);
     std::vector<std::string> directories{place.directory};
     directories.insert(directories.end(), pools.begin(), pools.end());
@@ -141,6 +138,21 @@ std::vector<ForeignLayer> open_foreign_chain(const std::string& path, std::optio
         layers.push_back(open_layer(place, from_word<VolumeFormat>(declared)));
     }
     return layers;
+}
+
+}  // namespace
+
+std::vector<ForeignLayer> open_foreign_chain(const std::string& path, std::optional<VolumeFormat> format,
+                                             const std::vector<std::string>& pools, uid_t user) {
+    const ActingAs acting(UserRights::of(user));
+    try {
+        return open_all(path, format, pools);
+    } catch (const Error& error) {
+        // EACCES, see system_error().
+        if (error.code() != ErrorCode::read_only) throw;
+        throw Error(ErrorCode::access_denied, "{}: it is opened with the rights of user {}", error.what(),
+                    user);
+    }
 }
 
 RoomForCopy room_for_copy(const std::vector<ForeignLayer>& layers, const std::string& pool, bool reflinks) {

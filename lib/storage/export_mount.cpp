@@ -110,7 +110,9 @@ async::Task<> end_export_mount(Engine& engine, ExportRecord record,
                                std::shared_ptr<qmp::StorageDaemon> mounter) {
     const ExportPlace place = place_of_export(engine, record.id);
     co_await end_export_process(engine, place.mount_monitor(), record.mounter, std::move(mounter));
-    if (engine.process_keeper() != nullptr) co_await engine.process_keeper()->end(name_of_mounter(record.id));
+    // Who mounts in our place unmounts, too: we may do neither.
+    if (engine.process_keeper() != nullptr)
+        co_return co_await engine.process_keeper()->end(name_of_mounter(record.id));
     auto unmount = [place] { place.unmount(); };
     co_await engine.files().run(std::move(unmount));
 }

@@ -207,7 +207,7 @@ def test_an_export_is_its_owners(world, plain):
     """Who made it needs nobody's leave; to whom it is shown may open it and nothing else; a yes of polkit does for all but
     the opening, which is for those two alone."""
     world.polkit.answers = {f"{NAME}.export": "yes"}
-    made = plain.finish(plain.call(world.snapshot, "Snapshot", "Export", "oa{sv}", world.disks[2], {"allow-uid": ("u", OTHER)}))
+    made = world.client.finish(plain.call(world.snapshot, "Snapshot", "Export", "oa{sv}", world.disks[2], {"allow-uid": ("u", OTHER)}))
     export = made["export"]
     assert world.client.get(export, "Export", "OwnerUid") == PLAIN
     other, third = Client(world.bus.address, uid=OTHER), Client(world.bus.address, uid=OTHER + 1)
@@ -230,7 +230,7 @@ def test_an_export_is_its_owners(world, plain):
         third.call(export, "Export", "Renew", "t", 0)
         world.polkit.answers = {}
         plain.call(export, "Export", "Renew", "t", 3_600_000_000)
-        assert plain.wait(plain.call(export, "Export", "Stop", "a{sv}", {}))[0] == "succeeded"
+        world.client.finish(plain.call(export, "Export", "Stop", "a{sv}", {}))
     finally:
         other.close()
         third.close()
@@ -263,10 +263,10 @@ def test_a_copy_is_imported_with_the_rights_of_its_caller(world, plain, private_
     try:
         before = world.files()
         for client, path in (plain, roots), (other, own):
-            state, error, message, _ = client.wait(begin(client, path, "not-mine"))
+            state, error, message, _ = world.client.wait(begin(client, path, "not-mine"))
             assert state == "failed" and error.endswith("AccessDenied"), (error, message)
         assert world.files() == before
-        made = plain.finish(begin(plain, own, "mine"))
+        made = world.client.finish(begin(plain, own, "mine"))
         assert images.digest(world.client.get(made["volume"], "Volume", "Path")) == images.digest(own)
     finally:
         other.close()

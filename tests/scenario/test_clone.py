@@ -366,10 +366,10 @@ def test_the_room_goes_meanwhile(client, tree, directory):
 
 @pytest.fixture
 def small(client, directory):
-    """A pool on a file system of 40 MiB: (pool, directory)."""
+    """A pool on a file system of 60 MiB: (pool, directory)."""
     path = f"{directory}/small"
     os.mkdir(path)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40M,mode=755", "tmpfs", path], check=True, timeout=20)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60M,mode=755", "tmpfs", path], check=True, timeout=20)
     yield client.create_pool("small", path), path
     subprocess.run(["umount", "-l", path], check=True, timeout=20)
 
@@ -379,7 +379,7 @@ def small(client, directory):
 def test_too_little_room_is_known_before_the_first_byte(client, tree, small, options):
     pool, directory = small
     tree = tree()
-    tree.write(0x41, 0, 50 * MIB)
+    tree.write(0x41, 0, 63 * MIB)
     tree.snapshot("s1")
     job = clone(client, tree.snapshots["s1"], pool=Variant("o", pool), **options)
     error, message = client.failure(job)

@@ -152,6 +152,19 @@ def test_more_time_is_none_for_a_caller_that_has_left(client, bus, tree, applian
     exports.gone(client, export)
 
 
+def test_the_appliance_ends_while_it_is_to_let_go(client, tree, appliance):
+    """What nobody looked after meanwhile is found out, and the export goes with the appliance."""
+    vm, qemu = appliance(extra=ports())
+    export = make(client, tree, vm)
+    job = client.call(export, "Export", "Stop", "a{sv}", {"timeout-usec": ("t", 30_000_000)})
+    with client.signals(path=job, member="PropertiesChanged") as changes:
+        if client.get(job, "Job", "Step") != "unplug":
+            changes.until(lambda path, member, body: body[1].get("Step", (0, ""))[1] == "unplug")
+        qemu.kill()
+    client.wait(job)
+    exports.gone(client, export)
+
+
 def test_dozens_leave_nothing_in_the_appliance(client, daemon, tree, appliance):
     """Descriptors of its QEMU and of the daemon, nodes, devices: after thirty as after two."""
     vm, qemu = appliance()
