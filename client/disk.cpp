@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // volchainctl disk: disks of VMs, and floating ones.
+#include <filesystem>
+
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/show.h"
@@ -33,10 +35,12 @@ async::Task<> create_disk(Session& session, Arguments arguments) {
 
 async::Task<> import_disk(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
-    options.text("name").text("format");
+    options.text("name").text("format").flag("copy");
+    std::string file = arguments.at(1);
+    // What lies in the pool is named as seen from there; of anything else, as seen from here.
+    if (arguments.flag("copy")) file = std::filesystem::absolute(file).string();
     const bus::ObjectPath pool = co_await session.find("pool", arguments.at(0));
-    const auto job =
-        co_await session.call<bus::ObjectPath>(pool, "ImportDisk", arguments.at(1), options.dict());
+    const auto job = co_await session.call<bus::ObjectPath>(pool, "ImportDisk", file, options.dict());
     co_await finish_job(session, job, "disk");
 }
 
@@ -171,7 +175,8 @@ std::vector<Verb> disk_verbs() {
          "make an image in the pool's directory a disk, with the chain below it",
          import_disk,
          {{"name", "NAME", "of the disk; where not given, after the file"},
-          {"format", "qcow2|raw", "of the image; needed for raw"}}},
+          {"format", "qcow2|raw", "of the image; needed for raw"},
+          {"copy", "", "copy it into the pool, from wherever it is"}}},
         {"disk",
          "overlay",
          "DISK",

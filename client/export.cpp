@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "base/text.h"
+#include "client/export_files.h"
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/relay.h"
@@ -140,6 +141,8 @@ std::vector<Verb> export_verbs() {
         {"export", "renew", "EXPORT DURATION", "let an export last that long from now on; 0 is without end",
          renew_export},
         {"export", "open", "EXPORT", "connect standard input and output to the NBD server", open_export},
+        {"export", "files", "SNAPSHOT DISK [PATH...]",
+         "list files that a disk had at a snapshot, or copy them out", export_files, export_files_options()},
     };
 }
 

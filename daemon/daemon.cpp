@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #include "systemd/notify.h"
-#include "systemd/scope.h"
+#include "systemd/transient_unit.h"
 
 namespace volchain::daemon {
 namespace {
@@ -38,11 +38,11 @@ Daemon::Daemon(async::Executor executor, const Directories& directories, Config 
       bus_(bus::Connection::open_system(executor)),
       log_control_(bus_, "volchaind", log_target),
       engine_(executor, std::move(config.settings), directories.state, directories.runtime),
-      scopes_(bus_),
+      units_(bus_),
       authorization_(bus_, engine_),
       publisher_(bus_, engine_, authorization_),
       tasks_(executor) {
-    if (systemd::runs_as_service()) engine_.keep_processes_with(scopes_);
+    if (systemd::runs_as_service()) engine_.keep_processes_with(units_);
     bus_.on_lost([this](std::string reason) {
         bus_lost_ = std::move(reason);
         ending_ = true;

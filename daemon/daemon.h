@@ -9,7 +9,7 @@
 #include "daemon/authorization.h"
 #include "daemon/config.h"
 #include "daemon/publisher.h"
-#include "daemon/scope_keeper.h"
+#include "daemon/unit_keeper.h"
 #include "storage/engine.h"
 #include "systemd/bus_connection.h"
 #include "systemd/log_control.h"
@@ -46,7 +46,7 @@ class Daemon {
     bus::Connection bus_;
     systemd::LogControl log_control_;
     storage::Engine engine_;
-    ScopeKeeper scopes_;
+    UnitKeeper units_;
     Authorization authorization_;
     Publisher publisher_;
     async::TaskGroup tasks_;

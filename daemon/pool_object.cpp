@@ -42,6 +42,7 @@ async::Task<bus::ObjectPath> PoolObject::import_disk(bus::Call call, Uuid id, st
     storage::ImportRequest request(id, std::move(path));
     request.name = options.take<std::string>("name", "");
     request.format = take_word<storage::VolumeFormat>(options, "format");
+    request.copy = options.take<bool>("copy", false);
     options.finish();
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::import_disk(engine_, std::move(request));

@@ -66,7 +66,8 @@ async::Command command_for(const StorageDaemonOptions& options, int connected, i
     const std::string program =
         options.program.empty() ? find_program("qemu-storage-daemon") : options.program;
     async::Command command({program});
-    if (options.detached) command.argv.emplace_back("--daemonize");
+    const bool forks = options.detached && !options.launch;
+    if (forks) command.argv.emplace_back("--daemonize");
     command.argv.insert(command.argv.end(), options.arguments.begin(), options.arguments.end());
     command.identity = options.identity;
     command.files = options.files;
@@ -111,12 +112,20 @@ async::Task<std::shared_ptr<StorageDaemon>> StorageDaemon::start(StorageDaemonOp
         listening = listen_unix(options.socket, 0600);
         socket_path.set(options.socket);
     }
-    const async::Command command = command_for(options, theirs.get(), listening.get());
+    const bool launched = static_cast<bool>(options.launch);
+    const async::Command command = command_for(options, launched ? STDIN_FILENO : theirs.get(),
+                                               launched ? STDOUT_FILENO : listening.get());
     std::shared_ptr<Child> child;
-    if (options.detached)
+    if (launched) {
+        StorageDaemonLaunch launch(command.argv);
+        launch.input = theirs.get();
+        launch.output = listening.get();
+        co_await options.launch(std::move(launch));
+    } else if (options.detached) {
         co_await run_detached(command, deadline);
-    else
+    } else {
         child = std::make_shared<Child>(async::Process::start(executor, command));
+    }
     // With this one, the connection would stay open when the process ends.
     theirs.reset();
     listening.reset();

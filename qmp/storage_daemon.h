@@ -12,6 +12,7 @@
 // It does not know what the daemon is used for: the owner sends it the commands.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,15 @@
 #include "qmp/session.h"
 
 namespace volchain::qmp {
+
+/// A storage daemon that somebody else is to start: a class with a constructor, so that it may be handed to coroutines.
+struct StorageDaemonLaunch {
+    explicit StorageDaemonLaunch(std::vector<std::string> arguments) : argv(std::move(arguments)) {}
+
+    std::vector<std::string> argv;
+    int input = -1;  ///< what its standard input and output are to be; borrowed until it runs
+    int output = -1;
+};
 
 /// A class with a constructor, so that it may be handed to coroutines.
 struct StorageDaemonOptions {
@@ -32,6 +42,8 @@ struct StorageDaemonOptions {
     bool ephemeral = true;
     /// Not our child; not ephemeral either. `identity`, `files` and the limits below hold all the same.
     bool detached = false;
+    /// Starts a detached one in our place; then nothing of what follows `arguments` holds but what that one sees to.
+    std::function<async::Task<>(StorageDaemonLaunch)> launch;
     std::string program;                 ///< where empty, qemu-storage-daemon is looked for
     std::vector<std::string> arguments;  ///< further ones ("--object", ...)
 

@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 #include "storage/adoption.h"
-#include "storage/copy_volume.h"
+#include "storage/copy_room.h"
 #include "storage/doomed_files.h"
 #include "storage/overlay_file.h"
 #include "storage/presence.h"
@@ -129,6 +129,10 @@ class Clone {
     }
 
     async::Task<> copy() {
+        std::vector<CopyOrder> orders;
+        for (const ClonedDisk& disk : plan_.disks)
+            orders.emplace_back(disk.source, file_of(disk), disk.image);
+        co_await check_room_for_copies(engine_, std::move(orders));
         std::uint64_t total = 0;
         for (const ClonedDisk& disk : plan_.disks) total += copy_cost(catalog(), disk.source);
         std::uint64_t done = 0;

@@ -15,23 +15,9 @@ namespace {
 
 constexpr const char* target_node = "copy";
 
-/// Whether a copy of the source's file would be the image that is asked for.
-bool is_alike(const Catalog& catalog, const CopyOrder& order) {
-    const VolumeFacts& facts = catalog.facts(order.source);
-    const ImageOptions& image = order.image;
-    if (facts.backing || catalog.volume(order.source).format != image.format) return false;
-    if (image.preallocation != Preallocation::off || image.compression) return false;
-    if (!facts.header) return true;
-    const qcow2::Header& header = *facts.header;
-    // Snapshots inside of the image would go along.
-    return header.snapshot_count == 0 && !header.features.dirty &&
-           header.features.extended_l2 == image.extended_l2 &&
-           header.cluster_size() == image.cluster_size.value_or(header.cluster_size());
-}
-
 async::Task<bool> try_reflink(Engine& engine, CopyOrder order) {
     const Catalog& catalog = engine.catalog();
-    if (!is_alike(catalog, order)) co_return false;
+    if (!may_be_reflink(catalog, order)) co_return false;
     const VolumeRecord& source = catalog.volume(order.source);
     auto work = [target = order.target, pool = catalog.pool(source.pool).path, file = source.file] {
         return reflink_file(pool, file, target);
@@ -95,6 +81,19 @@ async::Task<> mirror(Engine& engine, JobPtr job, CopyOrder order, std::uint64_t 
 }
 
 }  // namespace
+
+bool may_be_reflink(const Catalog& catalog, const CopyOrder& order) {
+    const VolumeFacts& facts = catalog.facts(order.source);
+    const ImageOptions& image = order.image;
+    if (facts.backing || catalog.volume(order.source).format != image.format) return false;
+    if (image.preallocation != Preallocation::off || image.compression) return false;
+    if (!facts.header) return true;
+    const qcow2::Header& header = *facts.header;
+    // Snapshots inside of the image would go along.
+    return header.snapshot_count == 0 && !header.features.dirty &&
+           header.features.extended_l2 == image.extended_l2 &&
+           header.cluster_size() == image.cluster_size.value_or(header.cluster_size());
+}
 
 std::uint64_t copy_cost(const Catalog& catalog, const Uuid& source) {
     std::uint64_t bytes = 0;

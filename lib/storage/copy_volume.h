@@ -23,6 +23,9 @@ struct CopyOrder {
 /// What will have to be copied at most, in bytes.
 [[nodiscard]] std::uint64_t copy_cost(const Catalog& catalog, const Uuid& source);
 
+/// Whether a reflink of the source's file would be the image that is asked for; the file system is not asked.
+[[nodiscard]] bool may_be_reflink(const Catalog& catalog, const CopyOrder& order);
+
 /// Whether it could be done by a reflink. `done_before`, `total`: bytes of the whole operation, for progress. When this
 /// returns the image is on the medium.
 async::Task<bool> copy_volume(Engine& engine, JobPtr job, CopyOrder order, std::uint64_t done_before,

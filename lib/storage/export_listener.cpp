@@ -67,7 +67,9 @@ SocketAddress socket_address(const TcpAddress& address) {
     return result;
 }
 
-std::uint16_t port_of(int socket) {
+}  // namespace
+
+std::uint16_t bound_port(int socket) {
     SocketAddress bound;
     bound.length = sizeof bound.storage;
     if (::getsockname(socket, reinterpret_cast<sockaddr*>(&bound.storage), &bound.length) < 0)
@@ -77,14 +79,13 @@ std::uint16_t port_of(int socket) {
     return ntohs(reinterpret_cast<const sockaddr_in6*>(&bound.storage)->sin6_port);
 }
 
+namespace {
+
 [[noreturn]] void refuse_address(const TcpAddress& address, int error_number) {
     const std::string where = "cannot listen on " + address.str();
     if (error_number == EADDRINUSE) throw Error(ErrorCode::in_use, "{}: another process does", where);
     if (error_number == EADDRNOTAVAIL || error_number == EAFNOSUPPORT)
-        throw Error(ErrorCode::unsupported,
-                    "{}: this host has no such address, or the service may not use the network "
-                    "(PrivateNetwork= and RestrictAddressFamilies= in its unit; see volchaind(8))",
-                    where);
+        throw Error(ErrorCode::unsupported, "{}: this host has no such address", where);
     throw system_error(error_number, where);
 }
 
@@ -143,7 +144,7 @@ UniqueFd listen_tcp(TcpAddress& address) {
     (void)::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (::bind(fd.get(), wanted.get(), wanted.length) < 0 || ::listen(fd.get(), listen_backlog) < 0)
         refuse_address(address, errno);
-    address.port = port_of(fd.get());
+    address.port = bound_port(fd.get());
     return fd;
 }
 

@@ -26,6 +26,9 @@ struct TcpAddress {
 /// A socket that listens there, for QEMU to inherit; port 0 becomes one that is free. Throws InUse where somebody has it.
 [[nodiscard]] UniqueFd listen_tcp(TcpAddress& address);
 
+/// The port that a TCP socket has.
+[[nodiscard]] std::uint16_t bound_port(int socket);
+
 enum class TlsKind { x509, psk };
 
 /// Which credentials are in a directory: those of a server with certificates (ca-cert.pem, server-cert.pem,

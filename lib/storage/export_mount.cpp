@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "qmp/schema.h"
+#include "storage/process_keeper.h"
 
 namespace volchain::storage {
 namespace {
@@ -36,25 +37,45 @@ Json fuse_arguments(const std::string& file, bool writable) {
     return arguments;
 }
 
+std::string name_of_mounter(const Uuid& id) {
+    return "volchain-export-mount-" + id.str();
+}
+
+std::string what_mounter_is(const Uuid& id) {
+    return "File of export " + id.str();
+}
+
+MountingProcess mounting_process(const Uuid& id, const std::string& file, qmp::StorageDaemonLaunch launch) {
+    MountingProcess process(name_of_mounter(id), std::move(launch.argv));
+    process.what = what_mounter_is(id);
+    process.mountpoint = file;
+    process.input = launch.input;
+    process.output = launch.output;
+    return process;
+}
+
 }  // namespace
 
-void check_mounts_possible() {
+void check_mounts_possible(const Engine& engine) {
     if (::geteuid() != 0)
         throw Error(ErrorCode::unsupported, "exports of kind file take a daemon that runs as root");
-    if (::access("/dev/fuse", R_OK | W_OK) < 0)
-        throw Error(
-            ErrorCode::unsupported,
-            "exports of kind file take FUSE, and there is no /dev/fuse here: the kernel has none, or the "
-            "service may not see it (PrivateDevices= in its unit; see volchaind(8))");
+    // Whoever mounts in our place sees more devices than we do.
+    if (engine.process_keeper() == nullptr && ::access("/dev/fuse", R_OK | W_OK) < 0)
+        throw Error(ErrorCode::unsupported,
+                    "exports of kind file take FUSE, and there is no /dev/fuse here: the kernel has none, or "
+                    "this container may not see it");
 }
 
 async::Task<ExportProcess> start_export_mount(Engine& engine, ExportRecord record) {
     const ExportPlace place = place_of_export(engine, record.id);
     // No Landlock: it would forbid all mounting.
     qmp::StorageDaemonOptions options(place.mount_monitor());
-    co_return co_await start_export_process(engine, std::move(options),
-                                            "volchain-export-mount-" + record.id.str(),
-                                            "File of export " + record.id.str());
+    if (ProcessKeeper* const keeper = engine.process_keeper(); keeper != nullptr)
+        options.launch = [keeper, id = record.id, file = place.file()](qmp::StorageDaemonLaunch launch) {
+            return keeper->start(mounting_process(id, file, std::move(launch)));
+        };
+    co_return co_await start_export_process(engine, std::move(options), name_of_mounter(record.id),
+                                            what_mounter_is(record.id));
 }
 
 async::Task<> mount_export(Engine& engine, std::shared_ptr<qmp::StorageDaemon> mounter, ExportRecord record) {
@@ -89,6 +110,9 @@ async::Task<> end_export_mount(Engine& engine, ExportRecord record,
                                std::shared_ptr<qmp::StorageDaemon> mounter) {
     const ExportPlace place = place_of_export(engine, record.id);
     co_await end_export_process(engine, place.mount_monitor(), record.mounter, std::move(mounter));
+    // Who mounts in our place unmounts, too: we may do neither.
+    if (engine.process_keeper() != nullptr)
+        co_return co_await engine.process_keeper()->end(name_of_mounter(record.id));
     auto unmount = [place] { place.unmount(); };
     co_await engine.files().run(std::move(unmount));
 }

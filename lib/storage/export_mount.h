@@ -11,7 +11,7 @@
 namespace volchain::storage {
 
 /// Throws Unsupported, saying what is missing, where nothing can be mounted.
-void check_mounts_possible();
+void check_mounts_possible(const Engine& engine);
 
 /// Starts the process, which mounts nothing yet.
 async::Task<ExportProcess> start_export_mount(Engine& engine, ExportRecord record);

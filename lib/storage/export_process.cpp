@@ -52,11 +52,12 @@ async::Task<ExportProcess> start_export_process(Engine& engine, qmp::StorageDaem
                                                 std::string name, std::string what) {
     options.detached = true;
     options.program = engine.settings().storage_daemon;
+    const bool launched = static_cast<bool>(options.launch);
     ExportProcess process;
     process.daemon = co_await qmp::StorageDaemon::start(std::move(options),
                                                         async::after(engine.settings().command_timeout));
     process.mark = mark_of_process(process.daemon->pid());
-    if (engine.process_keeper() != nullptr)
+    if (engine.process_keeper() != nullptr && !launched)
         co_await engine.process_keeper()->keep(process.daemon->pid(), std::move(name), std::move(what));
     co_return process;
 }

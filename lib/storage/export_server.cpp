@@ -9,6 +9,7 @@
 #include "storage/export_listener.h"
 #include "storage/helper.h"
 #include "storage/live_chain.h"
+#include "storage/process_keeper.h"
 
 namespace volchain::storage {
 namespace {
@@ -71,15 +72,41 @@ std::vector<std::string> nbd_arguments(int socket, const ExportServerOptions& op
     return arguments;
 }
 
-UniqueFd make_listener(const ExportPlace& place, const ExportRecord& record, std::string& address) {
+UniqueFd make_unix_listener(const ExportPlace& place, const ExportRecord& record) {
     place.make();
     // Of a file, the one who mounts it is the client.
     if (record.kind == ExportKind::file) return place.listen(::geteuid());
-    if (address.empty()) return place.listen(record.allowed_uid.value_or(record.owner_uid));
-    TcpAddress tcp = TcpAddress::parse(address);
-    UniqueFd listener = listen_tcp(tcp);
-    address = tcp.str();
-    return listener;
+    return place.listen(record.allowed_uid.value_or(record.owner_uid));
+}
+
+UniqueFd make_tcp_listener(const ExportPlace& place, TcpAddress address) {
+    place.make();
+    return listen_tcp(address);
+}
+
+async::Task<UniqueFd> make_listener(Engine& engine, ExportRecord record) {
+    const ExportPlace place = place_of_export(engine, record.id);
+    ProcessKeeper* const keeper = engine.process_keeper();
+    if (record.address.empty()) {
+        auto make = [place, record] { return make_unix_listener(place, record); };
+        co_return co_await engine.files().run(std::move(make));
+    }
+    const TcpAddress address = TcpAddress::parse(record.address);
+    if (keeper == nullptr) {
+        auto make = [place, address] { return make_tcp_listener(place, address); };
+        co_return co_await engine.files().run(std::move(make));
+    }
+    auto make = [place] { place.make(); };
+    co_await engine.files().run(std::move(make));
+    co_return co_await keeper->listen("volchain-listener-" + record.id.str(), address);
+}
+
+/// With the port that it turned out to be.
+std::string address_of(const ExportRecord& record, int listener) {
+    if (record.address.empty()) return {};
+    TcpAddress address = TcpAddress::parse(record.address);
+    address.port = bound_port(listener);
+    return address.str();
 }
 
 /// The files of a node's layers, top first; empty for what is no file.
@@ -119,12 +146,7 @@ std::string uri_of_export(const Engine& engine, const ExportRecord& record) {
 async::Task<StartedExportServer> start_export_server(Engine& engine, ExportRecord record,
                                                      ExportServerOptions options) {
     const ExportPlace place = place_of_export(engine, record.id);
-    auto listen = [place, record, address = record.address] {
-        std::string bound = address;
-        UniqueFd listener = make_listener(place, record, bound);
-        return std::make_pair(std::move(listener), std::move(bound));
-    };
-    auto [listener, address] = co_await engine.files().run(std::move(listen));
+    const UniqueFd listener = co_await make_listener(engine, record);
     TlsKind kind = TlsKind::x509;
     if (!options.tls_credentials.empty()) {
         auto copy = [from = options.tls_credentials, to = place.credentials(), owner = options.identity] {
@@ -140,7 +162,7 @@ async::Task<StartedExportServer> start_export_server(Engine& engine, ExportRecor
     process.arguments = nbd_arguments(listener.get(), options, place.credentials(), kind);
     process.inherit.push_back(listener.get());
     StartedExportServer started;
-    started.address = address;
+    started.address = address_of(record, listener.get());
     started.process = co_await start_export_process(
         engine, std::move(process), "volchain-export-" + record.id.str(), "Export " + record.id.str());
     // Certificates it has read; the file of pre-shared keys it reads for each client (gnutls_psk_set_server_credentials_file).

@@ -41,7 +41,7 @@ void check_tcp(const ExportRequest& request) {
         refuse("tls-credentials", "must be the absolute path of a directory");
 }
 
-void check_options(const ExportRequest& request) {
+void check_options(const Engine& engine, const ExportRequest& request) {
     if (request.allowed_uid == UINT32_MAX) refuse("allow-uid", "is no user");
     const bool nbd = request.kind == ExportKind::nbd;
     if (!nbd && !request.since.empty()) refuse("since", "is for exports of kind nbd");
@@ -54,7 +54,7 @@ void check_options(const ExportRequest& request) {
     if (device && request.appliance.nil()) refuse("vm", "is missing: the VM that the device is plugged into");
     if (device && request.allowed_uid) refuse("allow-uid", "is for exports of other kinds");
     check_serial(request.serial);
-    if (request.kind == ExportKind::file) check_mounts_possible();
+    if (request.kind == ExportKind::file) check_mounts_possible(engine);
     if (request.since.size() > max_checkpoint_bytes) refuse("since", "is too long for a checkpoint");
     check_tcp(request);
     const bool others = request.owner_uid != ::geteuid() ||
@@ -319,8 +319,10 @@ class ExportVolume {
         co_await async::keep_failure(remove_all(), failure);
         Changes changes;
         if (failure) {
-            reason = Error(reason.code(), "{}; not all of it could be undone: {}; stop the export",
-                           reason.what(), to_error(failure).what());
+            reason = Error(
+                reason.code(),
+                "{}; not all of it could be undone: {}; it is tried again, also when you stop the export",
+                reason.what(), to_error(failure).what());
             ExportRecord left = record();
             left.state = ExportState::lost;
             changes.put(std::move(left));
@@ -328,6 +330,7 @@ class ExportVolume {
             changes.remove(ObjectKind::exported, id_);
         }
         co_await job_->fail(std::move(changes), std::move(reason));
+        if (failure) engine_.exports().end(id_, "it was not made");
     }
 
     async::Task<> remove_all() {
@@ -378,7 +381,7 @@ async::Task<Uuid> start(Engine& engine, ObjectId subject, Uuid volume, Uuid snap
 
 async::Task<Uuid> export_snapshot(Engine& engine, Uuid snapshot, Uuid disk, ExportRequest request) {
     const Catalog& catalog = engine.catalog();
-    check_options(request);
+    check_options(engine, request);
     const Uuid first_found = volume_of_snapshot(catalog, snapshot, disk);
     co_await look_at_appliance(engine, request.appliance);
     co_await inspect_layers(engine, first_found);
@@ -390,7 +393,7 @@ async::Task<Uuid> export_snapshot(Engine& engine, Uuid snapshot, Uuid disk, Expo
 }
 
 async::Task<Uuid> export_volume(Engine& engine, Uuid volume, ExportRequest request) {
-    check_options(request);
+    check_options(engine, request);
     check_immutable(engine.catalog(), volume);
     co_await look_at_appliance(engine, request.appliance);
     co_await inspect_layers(engine, volume);

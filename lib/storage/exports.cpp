@@ -2,6 +2,8 @@
 #include "storage/exports.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <set>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -18,6 +20,8 @@ namespace {
 
 /// Between two attempts to do away with an export.
 constexpr auto try_again = std::chrono::seconds(30);
+/// It is twice as long each time: an attempt is a job, and jobs are kept.
+constexpr auto longest_pause = std::chrono::minutes(30);
 constexpr auto try_again_when_busy = std::chrono::seconds(1);
 /// Clocks are set, also backwards: the time of expiry is a matter of the clock, waiting is not.
 constexpr auto longest_sleep = std::chrono::seconds(60);
@@ -32,7 +36,7 @@ bool expired(const ExportRecord& record) {
 }
 
 /// Empty where the host does not tell.
-std::string table_of_sockets(const char* path) {
+std::string table_of_sockets(const std::string& path) {
     try {
         return read_file(path, max_table_bytes);
     } catch (const Error& error) {
@@ -52,11 +56,27 @@ std::string port_key(std::uint16_t port) {
     return fmt::format("port {}", port);
 }
 
-std::map<std::string, std::uint32_t> take_census() {
-    std::map<std::string, std::uint32_t> all = unix_connections(table_of_sockets("/proc/self/net/unix"));
-    for (const char* path : {"/proc/self/net/tcp", "/proc/self/net/tcp6"})
-        for (const auto& [port, count] : tcp_connections(table_of_sockets(path)))
+void count_sockets(const std::string& process, std::map<std::string, std::uint32_t>& all) {
+    for (const auto& [path, count] : unix_connections(table_of_sockets(process + "/net/unix")))
+        all[path] += count;
+    for (const char* table : {"/net/tcp", "/net/tcp6"})
+        for (const auto& [port, count] : tcp_connections(table_of_sockets(process + table)))
             all[port_key(port)] += count;
+}
+
+/// As a service we have no part in the host's network, nor in that of storage daemons that were there before us: a network
+/// namespace has a table of its own, for Unix sockets, too.
+std::map<std::string, std::uint32_t> take_census(const Catalog& catalog) {
+    std::vector<std::string> processes{"/proc/self", "/proc/1"};
+    for (const auto& [id, record] : catalog.exports())
+        if (record.server.pid != 0) processes.push_back(fmt::format("/proc/{}", record.server.pid));
+    std::map<std::string, std::uint32_t> all;
+    std::set<std::string> seen;
+    for (const std::string& process : processes) {
+        std::error_code failure;
+        const std::string space = std::filesystem::read_symlink(process + "/ns/net", failure).string();
+        if (!failure && seen.insert(space).second) count_sockets(process, all);
+    }
     return all;
 }
 
@@ -101,7 +121,9 @@ void Exports::vm_changed(const Uuid& vm) {
 }
 
 void Exports::end(const Uuid& id, std::string why) {
-    due_.try_emplace(id, Due{std::move(why), async::Clock::now()});
+    Due due{std::move(why), async::Clock::now()};
+    const auto [entry, is_new] = due_.try_emplace(id, due);
+    if (!is_new && entry->second.by_time) entry->second = std::move(due);
     look();
 }
 
@@ -111,7 +133,8 @@ void Exports::look() {
 }
 
 void Exports::forgive(const Uuid& id) {
-    due_.erase(id);
+    const auto due = due_.find(id);
+    if (due != due_.end() && due->second.by_time) due_.erase(due);
     look();
 }
 
@@ -204,7 +227,7 @@ async::Task<> Exports::end_those_due() {
 void Exports::add_expired() {
     for (const auto& [id, record] : engine_.catalog().exports()) {
         if (!expired(record)) continue;
-        Due due{fmt::format("its time was up at {}", format_utc(record.expires)), async::Clock::now()};
+        Due due{fmt::format("its time was up at {}", format_utc(record.expires)), async::Clock::now(), true};
         due_.try_emplace(id, std::move(due));
     }
 }
@@ -227,7 +250,9 @@ async::Task<> Exports::try_to_end(Uuid id) {
         due_.erase(due);
         co_return;
     }
-    due->second.next_try = async::after(try_again);
+    Due& attempt = due->second;
+    attempt.pause = std::clamp<async::Clock::duration>(2 * attempt.pause, try_again, longest_pause);
+    attempt.next_try = async::after(attempt.pause);
     const ExportRecord& record = engine_.catalog().exported(id);
     StopExportRequest request(id, record.owner_uid);
     request.why = due->second.why;
@@ -250,7 +275,7 @@ std::uint32_t Exports::connections(const Uuid& id) {
     const ExportRecord& record = engine_.catalog().exported(id);
     if (record.kind != ExportKind::nbd || record.state == ExportState::starting) return 0;
     if (census_until_ < async::Clock::now()) {
-        census_ = take_census();
+        census_ = take_census(engine_.catalog());
         census_until_ = async::after(census_age);
     }
     const std::string key = record.address.empty() ? place_of_export(engine_, id).socket()

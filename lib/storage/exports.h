@@ -43,7 +43,7 @@ class Exports {
     void end(const Uuid& id, std::string why);
     /// An export was made.
     void look();
-    /// An export was given more time.
+    /// An export was given more time. One that is to go for another reason goes all the same.
     void forgive(const Uuid& id);
 
     /// How many clients are connected, as the host's list of sockets says; 0 for what has no socket.
@@ -53,6 +53,8 @@ class Exports {
     struct Due {
         std::string why;
         async::Deadline next_try;
+        bool by_time = false;  ///< more time would help
+        async::Clock::duration pause{};
     };
 
     async::Task<> find(Uuid id);

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "storage/create_disk.h"
+#include "storage/import_copy.h"
 
 namespace volchain::storage {
 namespace {
@@ -34,9 +35,11 @@ std::string file_in_pool(const std::string& pool, const std::string& path) {
     if (failure) throw system_error(failure.value(), "cannot use " + quote(path));
     const fs::path relative = (directory / image.filename()).lexically_relative(pool);
     if (relative.empty() || *relative.begin() == "..")
-        throw Error(ErrorCode::invalid_argument,
-                    "{} is not in the pool's directory {}: an import is made in place", quote(path),
-                    quote(pool));
+        throw Error(
+            ErrorCode::invalid_argument,
+            "{} is not in the pool's directory {}: an import is made in place; with option 'copy' of a "
+            "copy in the pool",
+            quote(path), quote(pool));
     return relative.string();
 }
 
@@ -140,6 +143,7 @@ async::Task<Uuid> import_disk(Engine& engine, ImportRequest request) {
     }
     JobRequest job("import-disk", {ObjectKind::pool, request.pool}, request.owner_uid);
     Operation operation = [&engine, request](JobPtr started) {
+        if (request.copy) return copy_and_import(engine, std::move(started), request);
         return run(engine, std::move(started), request);
     };
     co_return co_await engine.jobs().start(std::move(job), std::move(operation));

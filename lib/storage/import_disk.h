@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// ImportDisk: an image that lies in a pool, with the chain below it, becomes a disk, in place. Every image of
+// ImportDisk: an image that lies in a pool, with the chain below it, becomes a disk, in place, or a copy does
+// (import_copy.h). Every image of
 // the chain is read and judged by our own reader before it is anybody's; QEMU opens none of them.
 #pragma once
 
@@ -17,6 +18,7 @@ struct ImportRequest {
     std::string path;                    ///< absolute, or relative to the pool
     std::string name;                    ///< empty: made from the file's name
     std::optional<VolumeFormat> format;  ///< none: it must be qcow2
+    bool copy = false;                   ///< opened with the rights of owner_uid, from anywhere
     std::uint32_t owner_uid = 0;
 };
 

@@ -12,6 +12,7 @@
 #include "storage/detach_disk.h"
 #include "storage/end_preview.h"
 #include "storage/export_volume.h"
+#include "storage/import_copy.h"
 #include "storage/move_disk.h"
 #include "storage/preview.h"
 #include "storage/preview_state.h"
@@ -38,6 +39,7 @@ constexpr std::array recoveries{
     Recovery{"flatten-disk", locks_of_remove_volumes, recover_remove_volumes},
     Recovery{"clone-snapshot", locks_of_clone, recover_clone},
     Recovery{"clone-volume", locks_of_clone, recover_clone},
+    Recovery{"import-disk", locks_of_import_disk, recover_import_disk},
     Recovery{"create-disk", locks_of_create_disk, recover_create_disk},
     Recovery{"attach-disk", locks_of_attach_disk, recover_attach_disk},
     Recovery{"detach-disk", locks_of_detach_disk, recover_detach_disk},

@@ -83,9 +83,12 @@ class StopExport {
         const std::string_view what =
             whole ? "the export stays" : "not all of it could be done away with: stop it again";
         reason = Error(reason.code(), "{}; {}", reason.what(), what);
+        const Uuid appliance = left.appliance;
         Changes changes;
         changes.put(std::move(left));
         co_await job_->fail(std::move(changes), std::move(reason));
+        // Nobody looked after it as long as it was being stopped: the appliance may have ended.
+        if (appliance) engine_.exports().vm_changed(appliance);
     }
 
     Engine& engine_;

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from harness import interfaces, polkit
+from harness import images, interfaces, polkit
 from harness.client import NAME, ROOT, Client, DBusError
 from harness.interfaces import KINDS
 from harness.world import CALLS, MiB, World
@@ -201,6 +201,76 @@ def test_owner_may_cancel_a_job_and_others_may_not(world, plain):
     # Of other things that a job's owner started, polkit decides.
     world.polkit.answers = {}
     assert attempt(world, plain, "Job.Wait") == DENIED
+
+
+def test_an_export_is_its_owners(world, plain):
+    """Who made it needs nobody's leave; to whom it is shown may open it and nothing else; a yes of polkit does for all but
+    the opening, which is for those two alone."""
+    world.polkit.answers = {f"{NAME}.export": "yes"}
+    made = world.client.finish(plain.call(world.snapshot, "Snapshot", "Export", "oa{sv}", world.disks[2], {"allow-uid": ("u", OTHER)}))
+    export = made["export"]
+    assert world.client.get(export, "Export", "OwnerUid") == PLAIN
+    other, third = Client(world.bus.address, uid=OTHER), Client(world.bus.address, uid=OTHER + 1)
+    try:
+        world.polkit.answers = {}
+        world.polkit.asked()
+        for client in (plain, other, world.client):
+            client.call(export, "Export", "Open").to_socket().close()
+        assert world.polkit.asked() == []
+        for client, calls in (other, ("Renew", "Stop")), (third, ("Open", "Renew", "Stop")):
+            for member in calls:
+                arguments = {"Renew": ("t", 0), "Stop": ("a{sv}", {}), "Open": ()}[member]
+                with pytest.raises(DBusError) as refused:
+                    client.call(export, "Export", member, *arguments)
+                assert refused.value.name == DENIED, member
+        world.polkit.answers = {f"{NAME}.export": "yes"}
+        with pytest.raises(DBusError) as refused:
+            third.call(export, "Export", "Open")
+        assert refused.value.name == DENIED and str(OTHER) in refused.value.message
+        third.call(export, "Export", "Renew", "t", 0)
+        world.polkit.answers = {}
+        plain.call(export, "Export", "Renew", "t", 3_600_000_000)
+        world.client.finish(plain.call(export, "Export", "Stop", "a{sv}", {}))
+    finally:
+        other.close()
+        third.close()
+
+
+@pytest.fixture
+def private_place():
+    """A directory that user PLAIN alone may enter, and root."""
+    directory = tempfile.mkdtemp(prefix="vc-private-")
+    os.chmod(directory, 0o700)
+    os.chown(directory, PLAIN, PLAIN)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_a_copy_is_imported_with_the_rights_of_its_caller(world, plain, private_place):
+    """Whatever the daemon itself may read."""
+    world.polkit.answers = {f"{NAME}.manage-disks": "yes"}
+    own, roots = f"{private_place}/own.qcow2", f"{private_place}/roots.qcow2"
+    for path in (own, roots):
+        images.create(path, MiB)
+        images.write(path, 0x31, 0, 65536)
+        os.chmod(path, 0o600)
+    os.chown(own, PLAIN, PLAIN)
+    other = Client(world.bus.address, uid=OTHER)
+
+    def begin(client, path, name):
+        return client.call(world.pool, "Pool", "ImportDisk", "sa{sv}", path,
+                           {"copy": ("b", True), "name": ("s", name)})
+    try:
+        before = world.files()
+        for client, path in (plain, roots), (other, own):
+            state, error, message, _ = world.client.wait(begin(client, path, "not-mine"))
+            assert state == "failed" and error.endswith("AccessDenied"), (error, message)
+        assert world.files() == before
+        made = world.client.finish(begin(plain, own, "mine"))
+        assert images.digest(world.client.get(made["volume"], "Volume", "Path")) == images.digest(own)
+    finally:
+        other.close()
+    world.client.finish(world.client.call(made["disk"], "Disk", "Delete", "a{sv}", {}))
 
 
 def test_yes_is_enough(world, plain):

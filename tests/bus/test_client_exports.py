@@ -2,6 +2,7 @@
 """volchainctl export, and volume export, against the daemon."""
 import os
 import re
+import shutil
 import subprocess
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 from harness import exports, images
 from harness.ctl import PROGRAM
+from harness.filesystems import ENVIRONMENT, make_disk
 
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 MIB = 1 << 20
@@ -89,6 +91,51 @@ def test_file(ctl, disk):
     made = ctl.json("export", "create", "s1", "root", "--kind=file", "--allow-uid=bin")
     assert exports.digest_of_file(made["path"]) == images.digest(disk) and os.stat(made["path"]).st_uid == 2
     ctl.ok("export", "stop", made["export"]["id"])
+
+
+def test_files_without_guestfish(ctl, disk, tmp_path):
+    """What to install is said before anything is done."""
+    assert "package guestfish" in ctl.fails("export", "files", "s1", "root", PATH=str(tmp_path))
+    assert "absolute path" in ctl.fails("export", "files", "s1", "root", "etc", status=2)
+    assert "takes the path" in ctl.fails("export", "files", "s1", "root", "--copy-out=/tmp", status=2)
+    assert "no directory" in ctl.fails("export", "files", "s1", "root", "/etc", "--copy-out=/none", status=2)
+    assert not [job for job in ctl.json("job", "list") if job["kind"] == "export"]
+
+
+@pytest.fixture
+def with_files(ctl, daemon, pool_directory):
+    """A floating disk with a file system and files in it, and a snapshot, "s1"."""
+    raw, path = f"{pool_directory}/data.raw", f"{pool_directory}/data.qcow2"
+    make_disk(path)
+    images.run("qemu-img", "convert", "-O", "raw", path, raw)
+    with open(f"{pool_directory}/words", "w") as f:
+        f.write("what was saved\n")
+    commands = f"mkdir /letters\nwrite {pool_directory}/words /letters/words\nwrite {pool_directory}/words /top\n"
+    images.run("debugfs", "-w", "-f", "/dev/stdin", raw, input=commands, env=ENVIRONMENT)
+    images.run("qemu-img", "convert", "-O", "qcow2", raw, path)
+    os.unlink(raw)
+    ctl.ok("pool", "create", "main", pool_directory)
+    ctl.ok("disk", "import", "main", "data.qcow2", "--name=data")
+    ctl.ok("disk", "snapshot", "data", "s1")
+    yield path
+    assert exports.leftovers(daemon.directory) == []
+
+
+@pytest.mark.skipif(not shutil.which("guestfish"), reason="export files is NOT tested: no guestfish")
+def test_files(ctl, with_files, tmp_path):
+    slow = {"timeout": 300, "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg"}
+    expected = images.digest(with_files)
+    assert {"letters", "top"} <= set(ctl.json("export", "files", "s1", "data", **slow)["names"])
+    listing = ctl.ok("export", "files", "s1", "data", "/letters", "--filesystem=/dev/sda", **slow)
+    assert re.search(r"15 .*words\n", listing), listing
+    ctl.ok("export", "files", "s1", "data", "/letters", "/top", f"--copy-out={tmp_path}", **slow)
+    for name in "letters/words", "top":
+        with open(f"{tmp_path}/{name}") as f:
+            assert f.read() == "what was saved\n"
+    # What goes wrong in there leaves nothing either.
+    assert "guestfish could not" in ctl.fails("export", "files", "s1", "data", "/none", **slow)
+    assert "has no file system '/dev/sdz'" in ctl.fails("export", "files", "s1", "data", "--filesystem=/dev/sdz", **slow)
+    assert ctl.json("export", "list") == [] and images.digest(with_files) == expected
 
 
 def test_what_is_wrong(ctl, disk):

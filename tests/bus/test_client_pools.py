@@ -100,6 +100,18 @@ def test_disk_import(ctl, pool, pool_directory):
     assert ctl.json("disk", "import", "main", raw, "--format=raw")["disk"]["name"] == "plain"
 
 
+def test_disk_import_of_a_copy(ctl, pool, pool_directory, tmp_path, monkeypatch):
+    """The file is named as seen from here, not from the pool."""
+    chain = make_chain(tmp_path, "root", layers=2)
+    before = [images.digest(path) for path in chain]
+    monkeypatch.chdir(tmp_path)
+    assert "'copy'" in ctl.fails("disk", "import", "main", chain[1])
+    made = ctl.json("disk", "import", "main", "root.1.qcow2", "--copy", "--name=copied")
+    assert made["disk"]["name"] == "copied" and os.path.dirname(made["volume"]["name"]) == pool_directory
+    assert images.digest(made["volume"]["name"]) == before[1] and len(ctl.json("volume", "list", "copied")) == 2
+    assert [images.digest(path) for path in chain] == before
+
+
 def test_volumes_of_a_disk_with_a_branch(ctl, pool):
     ctl.ok("disk", "create", "main", "data", "1M")
     ctl.ok("disk", "create", "main", "else", "1M")

@@ -10,6 +10,7 @@ import pytest
 from harness import images
 from harness.client import Client, Variant, variants
 from harness.disks import import_chain, refused
+from harness.filesystems import Filler
 from harness.tree import Tree
 
 MIB = 1 << 20
@@ -326,29 +327,87 @@ def wait_empty(path, seconds=20):
         time.sleep(0.05)
 
 
-def test_no_room(client, tree, directory):
+def test_the_room_goes_meanwhile(client, tree, directory):
     """It waits for room, and says so; cancelled, it leaves nothing."""
     tree = tree()
     tree.write(0x31, 0, 48 * MIB)
     tree.snapshot("s1")
-    before = tree.content()
-    os.mkdir(f"{directory}/small")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16M", "none", f"{directory}/small"], check=True, timeout=60)
-    try:
-        small = client.create_pool("small", f"{directory}/small")
-        job = clone(client, tree.snapshots["s1"], pool=Variant("o", small))
+    before, place = tree.content(), f"{directory}/small"
+    os.mkdir(place)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96M", "none", place], check=True, timeout=60)
+
+    def clone_without_room():
+        """The job, which stands still, and what takes the room."""
+        job = clone(client, tree.snapshots["s1"], pool=Variant("o", small), speed=4 * MIB)
         with client.signals(path=job, member="PropertiesChanged") as changes:
+            changes.until(lambda path, member, body: body[1].get("DoneBytes", (0, 0))[1] > 0)
+            filler = Filler(place)
+            client.call(job, "Job", "SetSpeed", "t", 0)
             changes.until(lambda path, member, body: body[1].get("State", (0, 0))[1] == "paused")
+        return job, filler
+    try:
+        small = client.create_pool("small", place)
+        job, filler = clone_without_room()
         name, message = client.get(job, "Job", "Error")
         assert name.endswith(".NoSpace") and "small" in message, message
         client.call(job, "Job", "Cancel")
-        assert client.wait(job)[0] == "cancelled" and images.image_files(f"{directory}/small") == []
-        wait_empty(f"{directory}/small")
-        job = clone(client, tree.snapshots["s1"], pool=Variant("o", small))
-        with client.signals(path=job, member="PropertiesChanged") as changes:
-            changes.until(lambda path, member, body: body[1].get("State", (0, 0))[1] == "paused")
-        subprocess.run(["mount", "-o", "remount,size=128M", f"{directory}/small"], check=True, timeout=60)
+        assert client.wait(job)[0] == "cancelled" and images.image_files(place) == []
+        filler.gone()
+        wait_empty(place)
+        job, _ = clone_without_room()
+        subprocess.run(["mount", "-o", "remount,size=256M", place], check=True, timeout=60)
         [disk] = client.finish(job)["disks"]
         assert digest_of(client, disk) == before["s1", 0]
     finally:
-        subprocess.run(["umount", "-l", f"{directory}/small"], check=True, timeout=60)
+        subprocess.run(["umount", "-l", place], check=True, timeout=60)
+
+
+# --- room ---------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def small(client, directory):
+    """A pool on a file system of 60 MiB: (pool, directory)."""
+    path = f"{directory}/small"
+    os.mkdir(path)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60M,mode=755", "tmpfs", path], check=True, timeout=20)
+    yield client.create_pool("small", path), path
+    subprocess.run(["umount", "-l", path], check=True, timeout=20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+@pytest.mark.parametrize("options", [{}, {"format": "raw"}], ids=["qcow2", "raw"])
+def test_too_little_room_is_known_before_the_first_byte(client, tree, small, options):
+    pool, directory = small
+    tree = tree()
+    tree.write(0x41, 0, 63 * MIB)
+    tree.snapshot("s1")
+    job = clone(client, tree.snapshots["s1"], pool=Variant("o", pool), **options)
+    error, message = client.failure(job)
+    assert error == "NoSpace" and directory in message and "nothing was copied" in message, message
+    assert client.get(job, "Job", "DoneBytes") == 0 and images.image_files(directory) == []
+    assert len(client.of_kind("vm")) == 1
+    tree.check()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_preallocation_counts(client, tree, small):
+    """The disk has 64 MiB, of which little is used."""
+    pool, directory = small
+    tree = tree()
+    tree.snapshot("s1")
+    job = clone(client, tree.snapshots["s1"], pool=Variant("o", pool), preallocation="full")
+    assert client.failure(job)[0] == "NoSpace" and images.image_files(directory) == []
+    client.finish(clone(client, tree.snapshots["s1"], pool=Variant("o", pool), preallocation="metadata"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_what_layers_hold_twice_counts_once(client, tree, small):
+    """Layers that cover each other have more data in all than the clone, which fits."""
+    pool, directory = small
+    tree = tree()
+    for number in range(3):
+        tree.write(0x50 + number, 0, 24 * MIB)
+        tree.snapshot(f"s{number}")
+    result = made_by(client, clone(client, tree.snapshots["s2"], pool=Variant("o", pool)))
+    expected = images.digest(client.get(tree.volume_of("s2"), "Volume", "Path"))
+    assert digest_of(client, result["disks"][0]) == expected and len(images.image_files(directory)) == 1

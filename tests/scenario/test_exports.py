@@ -440,9 +440,13 @@ def test_a_layer_is_missing(client, tree, daemon):
 
 
 def test_hundreds_leave_nothing(client, daemon, tree, home):
-    """Descriptors of the daemon, processes, files: after two hundred as after two."""
+    """Descriptors of the daemon and of the VM's QEMU, nodes, processes, files: after two hundred as after two."""
     def descriptors():
-        return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (daemon.process.pid, tree.qemu.process.pid)]
+
+    def children():
+        with open(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children") as f:
+            return len(f.read().split())
 
     def one(number):
         export = export_of(client, tree, writable=number % 2 == 0)
@@ -451,8 +455,11 @@ def test_hundreds_leave_nothing(client, daemon, tree, home):
         assert handle.pread(512, 0)
         exports.stop(client, export)
     one(0), one(1)
-    before = descriptors()
+    before, nodes = descriptors(), set(tree.qemu.nodes())
+    files = sorted(path for path, _, _ in os.walk(home)), images.image_files(tree.pool)
     for number in range(200):
         one(number)
-    assert descriptors() <= before + 1
+    assert all(now <= then + 1 for now, then in zip(descriptors(), before)), (before, descriptors())
+    assert set(tree.qemu.nodes()) == nodes and children() == 0
+    assert (sorted(path for path, _, _ in os.walk(home)), images.image_files(tree.pool)) == files
     assert exports.leftovers(home) == []

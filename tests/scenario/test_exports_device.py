@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Exports as a disk that is plugged into a running appliance. Without a guest: a PCIe port with native hot-plug lets go by
 itself, one with ACPI hot-plug waits for a guest that is not there. A real guest is in tests/guest/test_exports.py."""
+import os
+
 import pytest
 
 from harness import exports, images
@@ -10,6 +12,13 @@ from harness.qemu import blockdevs
 from harness.tree import Tree
 
 MIB = 1 << 20
+
+
+@pytest.fixture
+def config():
+    return '[quiesce]\nagent-timeout = "1s"\n[qemu]\ngreeting-timeout = "1s"\nunplug-timeout = "2s"\n'
+
+
 NATIVE = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
 
 
@@ -121,6 +130,56 @@ def test_a_guest_that_does_not_answer(client, tree, appliance):
     # The appliance ends, and the export with it.
     qemu.quit()
     exports.gone(client, export)
+
+
+def test_more_time_is_none_for_a_caller_that_has_left(client, bus, tree, appliance):
+    """A bound export whose guest does not let go stays due, whatever time it is given."""
+    vm, qemu = appliance(extra=ports())
+    caller = Client(bus.address)
+    export = exports.make(caller, tree.snapshots["s1"], tree.disks[0], kind="device", vm=vm, bind_to_caller=True)
+    with client.signals(path=export, member="PropertiesChanged") as changes:
+        caller.close()
+        states = []
+
+        def back_again(path, member, body):
+            states.extend([body[1]["State"][1]] if "State" in body[1] else [])
+            return states[-2:] == ["stopping", "ready"]
+        changes.until(back_again)
+        client.call(export, "Export", "Renew", "t", 3_600_000_000)
+        # It is tried again by itself.
+        changes.until(lambda path, member, body: body[1].get("State", (None, None))[1] == "stopping", timeout=60)
+    qemu.kill()
+    exports.gone(client, export)
+
+
+def test_the_appliance_ends_while_it_is_to_let_go(client, tree, appliance):
+    """What nobody looked after meanwhile is found out, and the export goes with the appliance."""
+    vm, qemu = appliance(extra=ports())
+    export = make(client, tree, vm)
+    job = client.call(export, "Export", "Stop", "a{sv}", {"timeout-usec": ("t", 30_000_000)})
+    with client.signals(path=job, member="PropertiesChanged") as changes:
+        if client.get(job, "Job", "Step") != "unplug":
+            changes.until(lambda path, member, body: body[1].get("Step", (0, ""))[1] == "unplug")
+        qemu.kill()
+    client.wait(job)
+    exports.gone(client, export)
+
+
+def test_dozens_leave_nothing_in_the_appliance(client, daemon, tree, appliance):
+    """Descriptors of its QEMU and of the daemon, nodes, devices: after thirty as after two."""
+    vm, qemu = appliance()
+
+    def descriptors():
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (qemu.process.pid, daemon.process.pid)]
+
+    def one(number):
+        exports.stop(client, make(client, tree, vm, writable=number % 2 == 0))
+    one(0), one(1)
+    before = descriptors()
+    for number in range(30):
+        one(number)
+    assert all(now <= then + 1 for now, then in zip(descriptors(), before)), (before, descriptors())
+    only_its_own(qemu)
 
 
 def test_the_appliance_crashes(client, tree, appliance):

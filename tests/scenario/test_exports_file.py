@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 
 import pytest
@@ -74,9 +75,17 @@ def test_writes_go_with_it(client, tree):
 def test_whose_it_is(client, tree):
     own, others = make(client, tree), make(client, tree, allow_uid=2)
     path = client.get(others, "Export", "Path")
-    assert as_user(2, "head", "-c", "1", path).stdout == b"\x01" or as_user(2, "head", "-c", "1", path).returncode == 0
-    assert as_user(3, "head", "-c", "1", path).returncode != 0
-    assert as_user(2, "head", "-c", "1", client.get(own, "Export", "Path")).returncode != 0
+    with open(client.get(own, "Export", "Path"), "rb") as f:
+        expected = f.read(MIB)
+    assert expected.strip(b"\0"), "nothing to be told from what is not there"
+    read = as_user(2, "head", "-c", str(MIB), path)
+    assert read.returncode == 0 and read.stdout == expected
+    for uid, shown in (3, path), (2, client.get(own, "Export", "Path")):
+        read = as_user(uid, "head", "-c", "1", shown)
+        assert (read.returncode, read.stdout) == (1, b"") and b"Permission denied" in read.stderr
+    for uid, shown in (2, path), (0, client.get(own, "Export", "Path")):
+        status = os.stat(shown)
+        assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (uid, 0o400)
     # Nobody gets at it by the socket in between.
     socket = os.path.dirname(path) + "/nbd.sock"
     assert not exports.connects(socket, uid=2)

@@ -442,7 +442,8 @@ def shown_by(client, export, directory):
 
 
 def scopes():
-    return run("systemctl", "list-units", "--type=scope", "--no-legend", "--plain", "volchain*").split()
+    lines = run("systemctl", "list-units", "--type=scope", "--no-legend", "--plain", "volchain*").splitlines()
+    return [line.split()[0] for line in lines]
 
 
 def test_exports_go_on_without_the_service(root, pool, tmp_path):
@@ -454,7 +455,7 @@ def test_exports_go_on_without_the_service(root, pool, tmp_path):
     expected = images.digest(path)
     exports = [root.finish(root.call(snapshot, "Snapshot", "Export", "oa{sv}", disk, options))["export"]
                for options in ({}, {"writable": ("b", True)})]
-    assert len([unit for unit in scopes() if unit.endswith(".scope")]) == 2, scopes()
+    assert len(scopes()) == 2, scopes()
     assert [shown_by(root, export, tmp_path) for export in exports] == [expected] * 2
     restart()
     assert sorted(root.of_kind("export")) == sorted(exports)
@@ -466,6 +467,135 @@ def test_exports_go_on_without_the_service(root, pool, tmp_path):
         root.finish(root.call(export, "Export", "Stop", "a{sv}", {}))
     wait_for("the end of the units", lambda: not scopes())
     root.finish(root.call(disk, "Disk", "Delete", "a{sv}", {"snapshots": ("b", True)}))
+
+
+@pytest.fixture
+def shown(root, pool):
+    """(disk, snapshot, digest of what it holds), all to itself."""
+    disk = root.finish(root.call(pool, "Pool", "CreateDisk", "sta{sv}", "outside", 16 * MiB, {}))["disk"]
+    path = root.get(disk, "Disk", "ActivePath")
+    images.write(path, 7, 0, MiB)
+    snapshot = root.finish(root.call(disk, "Disk", "CreateSnapshot", "sa{sv}", "outside", {}))["snapshot"]
+    yield disk, snapshot, images.digest(path)
+    for export in root.of_kind("export"):
+        root.finish(root.call(export, "Export", "Stop", "a{sv}", {}))
+    wait_for("the end of the units", lambda: not units("volchain-export*"))
+    root.finish(root.call(disk, "Disk", "Delete", "a{sv}", {"snapshots": ("b", True)}))
+
+
+def export_of(root, shown, **options):
+    return root.finish(root.call(shown[1], "Snapshot", "Export", "oa{sv}", shown[0], options))["export"]
+
+
+def units(pattern):
+    lines = run("systemctl", "list-units", "--all", "--no-legend", "--plain", pattern).splitlines()
+    return [line.split()[0] for line in lines]
+
+
+def status_of(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+
+
+def processes_of(unit):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/cgroup") as f:
+            found += [pid] if any(line.rstrip().endswith("/" + unit) for line in f) else []
+    return found
+
+
+def mounts():
+    with open("/proc/mounts") as f:
+        return [line.split()[1] for line in f if line.split()[1].startswith("/run/volchain/")]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="exports of kind file are NOT tested: no /dev/fuse")
+def test_an_export_is_a_file_for_the_whole_host(root, plain, shown):
+    """Which the service itself could not mount: a unit of its own does that, and can do little else."""
+    uid = pwd.getpwnam("plain").pw_uid
+    export = export_of(root, shown, kind=("s", "file"), **{"allow-uid": ("u", uid)})
+    path = root.get(export, "Export", "Path")
+    assert mounts() == [path] and os.stat(path).st_uid == uid
+    assert images.digest(path, fmt="raw") == shown[2]
+    read = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "head", "-c", "4", path]
+    assert run(*read) == "\7" * 4
+    [unit] = units("volchain-export-mount-*.service")
+    pid = int(run("systemctl", "show", "-P", "MainPID", unit))
+    status = status_of(pid)
+    assert status["CapBnd"] == status["CapEff"] == f"{1 << 21:016x}", "CAP_SYS_ADMIN alone"
+    assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+    # The other one, which has the image open, is as little privileged as ever.
+    [scope] = scopes()
+    [reader] = processes_of(scope)
+    assert status_of(reader)["CapEff"] == "0" * 16 and status_of(reader)["Uid"].split()[0] != "0"
+    restart()
+    assert root.get(export, "Export", "State") == "ready" and images.digest(path, fmt="raw") == shown[2]
+    with new_owner(root):
+        os.kill(main_pid(), signal.SIGKILL)
+    assert images.digest(path, fmt="raw") == shown[2]
+    root.finish(root.call(export, "Export", "Stop", "a{sv}", {}))
+    assert mounts() == [] and not os.path.exists(path) and units("volchain-export-mount-*") == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="exports of kind file are NOT tested: no /dev/fuse")
+@pytest.mark.parametrize("when", ["the service runs", "the service is down"])
+def test_a_killed_process_leaves_no_mount(root, shown, when):
+    """No dead mount, which whoever looks at would get an error from, or hang."""
+    export = export_of(root, shown, kind=("s", "file"), writable=("b", True))
+    [unit] = units("volchain-export-mount-*.service")
+    pid = int(run("systemctl", "show", "-P", "MainPID", unit))
+    if when == "the service is down":
+        run("systemctl", "stop", UNIT)
+    os.kill(pid, signal.SIGKILL)
+    wait_for("the mount to go", lambda: mounts() == [])
+    run("systemctl", "start", UNIT)
+    wait_for("the export to go", lambda: export not in root.of_kind("export"))
+    wait_for("its directory to go", lambda: os.listdir("/run/volchain/exports") == [])
+
+
+def test_an_export_over_tcp(root, shown, tmp_path):
+    """On the host's network, which the service has no part in: a process that does nothing else listens there for it."""
+    nbd = pytest.importorskip("nbd")
+    with open(f"{tmp_path}/keys.psk", "w") as f:
+        f.write("appliance:" + "5a" * 32 + "\n")
+
+    def begin(address):
+        options = {"address": ("s", address), "tls-credentials": ("s", str(tmp_path))}
+        return root.call(shown[1], "Snapshot", "Export", "oa{sv}", shown[0], options)
+
+    def connect(export):
+        host, port = root.get(export, "Export", "Uri").removeprefix("nbds://").rstrip("/").rsplit(":", 1)
+        handle = nbd.NBD()
+        handle.set_tls(nbd.TLS_REQUIRE)
+        handle.set_tls_psk_file(f"{tmp_path}/keys.psk")
+        handle.set_tls_username("appliance")
+        handle.connect_tcp(host, port)
+        return handle
+    assert os.readlink("/proc/self/ns/net") != os.readlink(f"/proc/{main_pid()}/ns/net")
+    # Also a port that takes a privilege.
+    made = [root.finish(begin(address))["export"] for address in ("127.0.0.1:0", "127.0.0.1:1009")]
+    assert root.get(made[1], "Export", "Uri") == "nbds://127.0.0.1:1009/"
+    for export in made:
+        handle = connect(export)
+        assert handle.pread(4, 0) == b"\7" * 4
+        wait_for("the connection to be counted", lambda: root.get(export, "Export", "Connections") == 1)
+        handle.shutdown()
+    for address, error, text in ("127.0.0.1:1009", "InUse", "another process"), ("192.0.2.77:0", "Unsupported", "no such"):
+        name, message = root.failure(begin(address))
+        assert name == error and text in message, message
+    handle = connect(made[0])
+    over_unix = export_of(root, shown)
+    local = nbd.NBD()
+    local.connect_uri(root.get(over_unix, "Export", "Uri"))
+    restart()
+    assert handle.pread(4, 0) == b"\7" * 4
+    # The daemon has another network namespace now than those that it counts in.
+    assert [root.get(export, "Export", "Connections") for export in (made[0], over_unix)] == [1, 1]
+    handle.shutdown()
+    local.shutdown()
+    assert connect(made[1]).pread(4, 0) == b"\7" * 4
+    assert units("volchain-listener-*") == []
 
 
 def test_stop_lets_operations_end(root, pool):
