@@ -121,9 +121,8 @@ void Exports::vm_changed(const Uuid& vm) {
 }
 
 void Exports::end(const Uuid& id, std::string why) {
-    Due due{std::move(why), async::Clock::now()};
-    const auto [entry, is_new] = due_.try_emplace(id, due);
-    if (!is_new && entry->second.by_time) entry->second = std::move(due);
+    // Also one that is due already: what was in its way may have gone.
+    due_.insert_or_assign(id, Due{std::move(why), async::Clock::now()});
     look();
 }
 

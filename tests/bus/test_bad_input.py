@@ -43,7 +43,7 @@ MEANING = {
     "Pool.CreateDisk.preallocation": "word", "Pool.CreateDisk.cluster-size": "cluster size",
     "Pool.CreateDisk.extended-l2": "flag", "Pool.CreateDisk.compression": "word",
     "Pool.ImportDisk.path": "image", "Pool.ImportDisk.name": "other disk name",
-    "Pool.ImportDisk.format": "word",
+    "Pool.ImportDisk.format": "word", "Pool.ImportDisk.copy": "flag",
     "Disk.CreateOverlay.backing": "backing", "Disk.CreateOverlay.activate": "flag",
     "Disk.Attach.vm": "vm", "Disk.Attach.target": "target", "Disk.Attach.device": "word of QEMU",
     "Disk.Attach.bus": "word of QEMU", "Disk.Detach.timeout-usec": "timeout",
