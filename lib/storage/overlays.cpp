@@ -336,6 +336,8 @@ void Overlays::make_known() {
         if (disk == nullptr) continue;
         engine_.vm(vm_).cover(parent, LiveLayer{overlay.node(), "qcow2", path_of(overlay)},
                               carried_bitmaps(disk->bitmaps));
+        // QEMU has closed it for writing, and stored its bitmaps.
+        engine_.spawn(engine_.inspect_volume(overlay.parent), "reading the header of a volume");
     }
 }
 
