@@ -31,7 +31,15 @@ async::Task<> start_backup(Session& session, Arguments arguments) {
         .text("quiesce")
         .duration("freeze-timeout")
         .text("checkpoint")
-        .flag("require-incremental");
+        .flag("require-incremental")
+        .text("mode")
+        .text("target")
+        .flag("compress")
+        .size("speed");
+    if (const auto pool = arguments.value("target-pool")) {
+        const bus::ObjectPath found = co_await session.find("pool", *pool);
+        options.set("target-pool", found);
+    }
     if (const auto user = arguments.value("allow-uid")) options.set("allow-uid", user_of(*user));
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     const Objects objects = co_await session.objects();
@@ -79,7 +87,12 @@ std::vector<Verb> backup_verbs() {
            "freeze the guest meanwhile, if that can be, or in any case, or not"},
           {"freeze-timeout", "DURATION", "how long the freeze may take"},
           {"require-incremental", "", "fail rather than back a disk up in full"},
-          {"allow-uid", "USER", "who may read, instead of you"}}},
+          {"allow-uid", "USER", "who may read, instead of you"},
+          {"mode", "pull|push", "push: let QEMU write it into files, and wait for that"},
+          {"target", "DIRECTORY", "of push: where the files go"},
+          {"target-pool", "POOL", "or the pool that they go to"},
+          {"compress", "", "of push: compress the data"},
+          {"speed", "SIZE", "of push: how many bytes to copy a second, at most"}}},
         {"backup", "finish", "BACKUP", "let the moment go: all was read, and the checkpoint holds",
          finish_backup},
         {"backup", "abort", "BACKUP...", "let the moment go, and drop the checkpoint", abort_backups},

@@ -57,7 +57,11 @@ bus::ObjectPath BackupObject::vm(Uuid id) const {
 std::string BackupObject::kind(Uuid id) const {
     return std::string(word(record(id).kind));
 }
+std::string BackupObject::mode(Uuid id) const {
+    return pushed(id) ? "push" : "pull";
+}
 std::string BackupObject::state(Uuid id) const {
+    if (pushed(id) && record(id).state == storage::BackupState::starting) return "running";
     return std::string(word(record(id).state));
 }
 std::string BackupObject::problem(Uuid id) const {

@@ -21,7 +21,7 @@ class BackupObject {
     [[nodiscard]] std::string id(Uuid id) const { return id.str(); }
     [[nodiscard]] bus::ObjectPath vm(Uuid id) const;
     [[nodiscard]] std::string kind(Uuid id) const;
-    [[nodiscard]] std::string mode(Uuid) const { return "pull"; }
+    [[nodiscard]] std::string mode(Uuid id) const;
     [[nodiscard]] std::string state(Uuid id) const;
     [[nodiscard]] std::string problem(Uuid id) const;
     [[nodiscard]] std::string consistency(Uuid id) const;
@@ -33,6 +33,8 @@ class BackupObject {
     [[nodiscard]] std::uint64_t created(Uuid id) const;
 
   private:
+    /// In push mode nothing is exported.
+    [[nodiscard]] bool pushed(const Uuid& id) const { return record(id).disks.front().exported.nil(); }
     [[nodiscard]] const storage::BackupRecord& record(const Uuid& id) const {
         return engine_.catalog().backup(id);
     }

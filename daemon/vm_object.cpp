@@ -92,6 +92,26 @@ async::Task<bus::ObjectPath> VmObject::undo_preview(bus::Call call, Uuid id, bus
     co_return object_path(ObjectKind::job, job);
 }
 
+/// None for pull mode.
+std::optional<storage::PushTarget> VmObject::take_push_target(bus::Options& options) const {
+    const std::string mode = options.take<std::string>("mode", "pull");
+    const std::string directory = options.take<std::string>("target", "");
+    const auto pool = take_id(options, "target-pool", ObjectKind::pool);
+    const bool compress = options.take<bool>("compress", false);
+    if (mode != "pull" && mode != "push")
+        throw Error(ErrorCode::invalid_argument, "option 'mode': {} is not one of pull, push", quote(mode));
+    if (mode == "pull" && (!directory.empty() || pool || compress))
+        throw Error(ErrorCode::invalid_argument,
+                    "options 'target', 'target-pool' and 'compress' are for mode push");
+    if (mode == "pull") return std::nullopt;
+    if (directory.empty() == !pool)
+        throw Error(ErrorCode::invalid_argument,
+                    "mode push needs one of the options 'target', a directory, and 'target-pool'");
+    storage::PushTarget target(pool ? engine_.catalog().pool(*pool).path : directory);
+    target.compress = compress;
+    return target;
+}
+
 async::Task<bus::ObjectPath> VmObject::start_backup(bus::Call call, Uuid id, bus::Options options) {
     storage::BackupRequest request(id, 0);
     request.kind = take_word<storage::BackupKind>(options, "kind").value_or(request.kind);
@@ -103,6 +123,8 @@ async::Task<bus::ObjectPath> VmObject::start_backup(bus::Call call, Uuid id, bus
     request.require_incremental = options.take<bool>("require-incremental", false);
     request.allowed_uid = options.take<std::uint32_t>("allow-uid");
     const bool bound = options.take<bool>("bind-to-caller", false);
+    request.push = take_push_target(options);
+    request.speed = options.take<std::uint64_t>("speed", 0);
     options.finish();
     request.owner_uid = co_await call.sender_uid();
     if (bound) request.caller = caller_mark(bus_, call.sender());

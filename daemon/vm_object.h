@@ -4,8 +4,10 @@
 #pragma once
 
 #include <map>
+#include <optional>
 
 #include "daemon/objects.h"
+#include "storage/push_backup.h"
 
 namespace volchain::daemon {
 
@@ -53,6 +55,8 @@ class VmObject {
     [[nodiscard]] std::vector<TextPair> unmanaged(Uuid id) const;
 
   private:
+    [[nodiscard]] std::optional<storage::PushTarget> take_push_target(bus::Options& options) const;
+
     storage::Engine& engine_;
     const bus::Connection& bus_;
 };

@@ -134,19 +134,40 @@ async::Task<> BackupNodes::end_job(std::size_t disk) {
 }
 
 async::Task<> BackupNodes::add_readers() {
+    for (std::size_t disk = 0; disk < record_.disks.size(); ++disk) co_await add_health(disk);
+    for (std::size_t disk = 0; disk < record_.disks.size(); ++disk)
+        if (record_.disks[disk].incremental) co_await add_changes(disk, 'a');
+}
+
+/// A job can read neither a, as long as that stands on b, which the filter writes to, nor, but from the filter's node, see
+/// that the filter has given up.
+async::Task<> BackupNodes::add_copy_sources() {
     for (std::size_t disk = 0; disk < record_.disks.size(); ++disk) {
-        Json health;
-        health["driver"] = "snapshot-access";
-        health["node-name"] = node(disk, 'h');
-        health["file"] = node(disk, 'c');
-        co_await ask("blockdev-add", std::move(health));
-        if (record_.disks[disk].incremental) co_await add_changes(disk);
+        co_await add_health(disk);
+        if (record_.disks[disk].incremental) co_await add_changes(disk, 'h');
+        std::vector<std::string> one{node(disk, 'a')};
+        co_await remove_nodes(session_, std::move(one), soon());
+        const qmp::NodeOptions options;
+        Json file =
+            qmp::file_node(node(disk, 'a') + "f", scratch(disk).path(), qmp::Access::read_only, options);
+        Json image =
+            qmp::format_node(node(disk, 'a'), "qcow2", std::move(file), qmp::Access::read_only, options);
+        image = qmp::without_backing(std::move(image));
+        co_await ask("blockdev-add", std::move(image));
     }
 }
 
+async::Task<> BackupNodes::add_health(std::size_t disk) {
+    Json health;
+    health["driver"] = "snapshot-access";
+    health["node-name"] = node(disk, 'h');
+    health["file"] = node(disk, 'c');
+    co_await ask("blockdev-add", std::move(health));
+}
+
 /// What was written since the moment is marked, too: more than has to be read, and never less.
-async::Task<> BackupNodes::add_changes(std::size_t disk) {
-    (void)co_await add_merged_bitmap(session_, node(disk, 'a'), record_.disks[disk].layer, record_.since,
+async::Task<> BackupNodes::add_changes(std::size_t disk, char which) {
+    (void)co_await add_merged_bitmap(session_, node(disk, which), record_.disks[disk].layer, record_.since,
                                      soon());
 }
 
@@ -179,18 +200,58 @@ async::Task<> BackupNodes::show() {
     }
 }
 
+// --- copying -----------------------------------------------------------------------------------------------
+
+ScratchFile BackupNodes::scratch(std::size_t disk) const {
+    return scratch_of(engine_.catalog(), record_.id, record_.disks[disk], 'a');
+}
+
+async::Task<> BackupNodes::add_target(std::size_t disk, std::string path) {
+    qmp::NodeOptions options;
+    options.discard = true;
+    // Zeroes of the disk, also those that a program has written.
+    options.detect_zeroes = qmp::DetectZeroes::unmap;
+    Json file = qmp::file_node(node(disk, 't') + "f", path, qmp::Access::read_write, options);
+    Json image =
+        qmp::format_node(node(disk, 't'), "qcow2", std::move(file), qmp::Access::read_write, options);
+    image = qmp::without_backing(std::move(image));
+    co_await ask("blockdev-add", std::move(image));
+}
+
+async::Task<> BackupNodes::remove_target(std::size_t disk) {
+    std::vector<std::string> one{node(disk, 't')};
+    co_await remove_nodes(session_, std::move(one), soon());
+}
+
+Json BackupNodes::copy_arguments(std::size_t disk) const {
+    Json arguments{{"device", node(disk, 'h')}, {"target", node(disk, 't')}, {"sync", "full"}};
+    if (!record_.disks[disk].incremental) return arguments;
+    arguments["sync"] = "bitmap";
+    arguments["bitmap"] = shown_bitmap_name(record_.since);
+    arguments["bitmap-mode"] = "never";
+    return arguments;
+}
+
+Json BackupNodes::patch_arguments(std::size_t disk) const {
+    return Json{{"device", node(disk, 'a')}, {"target", node(disk, 't')}, {"sync", "top"}};
+}
+
+/// Of whatever is left of a job, if anything is.
+async::Task<> BackupNodes::break_off(std::string name) {
+    qmp::Job job(session_, std::move(name));
+    co_await job.attach(soon());
+    if (job.status() == qmp::JobStatus::null) co_return;
+    std::exception_ptr ignored;
+    if (!job.ended()) co_await async::keep_failure(job.cancel(soon()), ignored);
+    co_await async::keep_failure(job.finish(async::after(job_end_limit)), ignored);
+}
+
 // --- taking away -------------------------------------------------------------------------------------------
 
 async::Task<> BackupNodes::remove() {
     co_await stop_server();
-    for (std::size_t disk = 0; disk < record_.disks.size(); ++disk) {
-        qmp::Job job(session_, node(disk, 'j'));
-        co_await job.attach(soon());
-        std::exception_ptr ignored;
-        if (job.status() == qmp::JobStatus::null) continue;
-        if (!job.ended()) co_await async::keep_failure(job.cancel(soon()), ignored);
-        co_await async::keep_failure(job.finish(async::after(job_end_limit)), ignored);
-    }
+    for (std::size_t disk = 0; disk < record_.disks.size(); ++disk)
+        for (const char which : {'p', 'q', 'j'}) co_await break_off(node(disk, which));
     for (std::size_t disk = 0; disk < record_.disks.size(); ++disk) co_await remove_nodes_of(disk);
 }
 
@@ -235,8 +296,10 @@ async::Task<> BackupNodes::stop_server() {
 async::Task<> BackupNodes::remove_nodes_of(std::size_t disk) {
     const qmp::BlockGraph graph = co_await qmp::read_block_graph(session_, soon());
     const BackupDisk& part = record_.disks[disk];
-    std::vector<std::string> health{node(disk, 'h')};
-    co_await remove_nodes(session_, std::move(health), soon());
+    for (const char which : {'t', 'h'}) {
+        std::vector<std::string> one{node(disk, which)};
+        co_await remove_nodes(session_, std::move(one), soon());
+    }
     const std::string filter = node(disk, 'c');
     const auto& devices = graph.devices();
     const bool in_use = std::any_of(devices.begin(), devices.end(),

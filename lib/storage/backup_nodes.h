@@ -25,6 +25,7 @@
 #include <string>
 
 #include "qmp/session.h"
+#include "storage/backup_place.h"
 #include "storage/engine.h"
 
 namespace volchain::storage {
@@ -42,12 +43,24 @@ class BackupNodes {
     async::Task<> put_filters();
     /// The nodes for reading, and what has changed since `since`.
     async::Task<> add_readers();
+    // Of a backup in push mode: nodes that jobs can read, and, for each disk, a copy into an image: first of the moment at which
+    // the filter was put in place; where that has given up, reading fails. Then, over it, what a holds of the time before.
+    async::Task<> add_copy_sources();
+    async::Task<> add_target(std::size_t disk, std::string path);
+    async::Task<> remove_target(std::size_t disk);
+    [[nodiscard]] std::string copy_job(std::size_t disk) const { return node(disk, 'p'); }
+    [[nodiscard]] std::string patch_job(std::size_t disk) const { return node(disk, 'q'); }
+    /// Of blockdev-backup.
+    [[nodiscard]] Json copy_arguments(std::size_t disk) const;
+    [[nodiscard]] Json patch_arguments(std::size_t disk) const;
     /// The NBD server, on a socket that it makes.
     async::Task<> start_server(std::string socket);
     async::Task<> show();
 
     /// Takes everything away, whatever is there. It can be done again.
     async::Task<> remove();
+    [[nodiscard]] const std::shared_ptr<qmp::Session>& session() const noexcept { return session_; }
+    [[nodiscard]] ScratchFile scratch(std::size_t disk) const;
     /// Whether this QEMU has the filters.
     [[nodiscard]] async::Task<bool> there();
 
@@ -57,7 +70,9 @@ class BackupNodes {
     async::Task<> ask(std::string command, Json arguments);
     async::Task<> add_scratch_of(std::size_t disk);
     async::Task<> end_job(std::size_t disk);
-    async::Task<> add_changes(std::size_t disk);
+    async::Task<> add_health(std::size_t disk);
+    async::Task<> add_changes(std::size_t disk, char which);
+    async::Task<> break_off(std::string job);
     async::Task<> set_drive(const BackupDisk& disk, std::string node);
     async::Task<> stop_server();
     async::Task<> remove_nodes_of(std::size_t disk);

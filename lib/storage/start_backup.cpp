@@ -36,10 +36,16 @@ void check_request(const BackupRequest& request) {
     if (request.kind == BackupKind::differential && request.since.empty())
         refuse_backup_option("since", "is missing: the checkpoint that a differential backup goes back to");
     if (!request.checkpoint.empty()) check_checkpoint_name(request.checkpoint);
+    if (request.push) {
+        if (request.allowed_uid) refuse_backup_option("allow-uid", "is for backups in pull mode");
+        if (!request.caller.empty()) refuse_backup_option("bind-to-caller", "is for backups in pull mode");
+        check_push_directory(request.push->directory);
+    }
+    if (!request.push && request.speed != 0) refuse_backup_option("speed", "is for backups in push mode");
     if (request.allowed_uid == UINT32_MAX) refuse_backup_option("allow-uid", "is no user");
     const bool others = request.owner_uid != ::geteuid() ||
                         request.allowed_uid.value_or(request.owner_uid) != request.owner_uid;
-    if (others && ::geteuid() != 0)
+    if (others && !request.push && ::geteuid() != 0)
         throw Error(ErrorCode::unsupported,
                     "only a daemon that runs as root can let other users than its own connect");
 }
@@ -136,6 +142,23 @@ class BackupPlanner {
         co_return record;
     }
 
+    void check_result(const BackupRecord& record) const {
+        const auto tracked = [](const BackupDisk& part) { return part.tracked; };
+        if (!record.checkpoint.empty() && std::none_of(record.disks.begin(), record.disks.end(), tracked))
+            throw Error(ErrorCode::unsupported,
+                        "option 'checkpoint': no image of these disks can hold one; it takes qcow2 (compat "
+                        "1.1)");
+        if (!request_.require_incremental) return;
+        std::vector<std::string> full;
+        for (const BackupDisk& part : record.disks)
+            if (!part.incremental)
+                full.push_back(catalog().describe({ObjectKind::disk, part.disk}) + ": " + part.why);
+        if (!full.empty())
+            throw Error(ErrorCode::unsupported,
+                        "it would not be incremental, which is required; a full backup is needed of {}",
+                        joined(full, "; "));
+    }
+
   private:
     [[nodiscard]] const Catalog& catalog() const { return engine_.catalog(); }
     [[nodiscard]] async::Deadline soon() const { return async::after(engine_.settings().command_timeout); }
@@ -148,7 +171,7 @@ class BackupPlanner {
         part.disk = id;
         part.volume = disk.active;
         part.layer = live_disk(engine_, id).active().node;
-        part.exported = Uuid::make();
+        if (!request_.push) part.exported = Uuid::make();
         const auto devices = graph_.devices_on(part.layer);
         if (devices.size() != 1)
             throw Error(ErrorCode::unsupported, "{}: {} devices of the VM stand on it", name, devices.size());
@@ -156,10 +179,10 @@ class BackupPlanner {
         const std::string& path = devices.front()->path;
         part.device = path.starts_with('/') ? path : "/machine/peripheral/" + path;
         const bool threaded = co_await runs_in_iothread(session_, part.device, soon());
-        if (threaded && !iothreads_work_)
+        if (threaded && !iothreads_work_ && !request_.push)
             throw Error(ErrorCode::unsupported,
                         "{}: its device runs in an iothread, and the NBD server of this QEMU would crash the "
-                        "VM; take a snapshot, and export that",
+                        "VM; back it up in push mode, or take a snapshot, and export that",
                         name);
         judge(part, record);
         co_return part;
@@ -180,23 +203,6 @@ class BackupPlanner {
         if (!recording.known && !holds) part.why = "its image is of a kind that holds no bitmaps";
     }
 
-    void check_result(const BackupRecord& record) const {
-        const auto tracked = [](const BackupDisk& part) { return part.tracked; };
-        if (!record.checkpoint.empty() && std::none_of(record.disks.begin(), record.disks.end(), tracked))
-            throw Error(ErrorCode::unsupported,
-                        "option 'checkpoint': no image of these disks can hold one; it takes qcow2 (compat "
-                        "1.1)");
-        if (!request_.require_incremental) return;
-        std::vector<std::string> full;
-        for (const BackupDisk& part : record.disks)
-            if (!part.incremental)
-                full.push_back(catalog().describe({ObjectKind::disk, part.disk}) + ": " + part.why);
-        if (!full.empty())
-            throw Error(ErrorCode::unsupported,
-                        "it would not be incremental, which is required; a full backup is needed of {}",
-                        joined(full, "; "));
-    }
-
     Engine& engine_;
     const BackupRequest& request_;
     std::shared_ptr<qmp::Session> session_;
@@ -209,16 +215,35 @@ class BackupPlanner {
 struct HoldOptions {
     QuiesceMode quiesce = QuiesceMode::automatic;
     async::Clock::duration freeze_timeout{};
+    std::uint64_t speed = 0;
 };
 
-Uuid backup_of(const JobRecord& job) {
-    return id_in(JsonReader(job.plan, "plan of job " + job.id.str(), ErrorCode::internal).at("backup"));
-}
+/// What recovery needs.
+struct StartPlan {
+    Uuid backup;
+    bool compress = false;
+    std::vector<PushedFile> files;  ///< of push: one for each disk
+
+    [[nodiscard]] Json json() const {
+        Json plan{{"backup", backup.str()}, {"compress", compress}, {"files", Json::array()}};
+        for (const PushedFile& file : files) plan["files"].push_back(file.json());
+        return plan;
+    }
+    [[nodiscard]] static StartPlan parse(const JobRecord& job) {
+        const JsonReader reader(job.plan, "plan of job " + job.id.str(), ErrorCode::internal);
+        StartPlan plan;
+        plan.backup = id_in(reader.at("backup"));
+        plan.compress = reader.at("compress").boolean();
+        for (const JsonReader& file : reader.at("files").elements())
+            plan.files.push_back(PushedFile::parse(file));
+        return plan;
+    }
+};
 
 class StartBackup {
   public:
     StartBackup(Engine& engine, JobPtr job)
-        : engine_(engine), job_(std::move(job)), id_(backup_of(job_->record())) {}
+        : engine_(engine), job_(std::move(job)), plan_(StartPlan::parse(job_->record())), id_(plan_.backup) {}
 
     async::Task<> run(HoldOptions options) {
         std::exception_ptr failure;
@@ -227,6 +252,13 @@ class StartBackup {
     }
 
     async::Task<> recover() {
+        const std::string step = job_->record().step;
+        if (step == "publish" || step == "end") {
+            std::exception_ptr failure;
+            co_await async::keep_failure(conclude_push(), failure);
+            if (failure && !finished(job_->record().state)) co_await undo(to_error(failure));
+            co_return;
+        }
         Error reason(ErrorCode::interrupted, "the daemon ended at step {}; there is no backup",
                      job_->record().step);
         co_await undo(std::move(reason));
@@ -245,6 +277,7 @@ class StartBackup {
         co_await job_->step("filters");
         co_await nodes.put_filters();
         co_await job_->step("readers");
+        if (!plan_.files.empty()) co_return co_await push(nodes);
         co_await nodes.add_readers();
         co_await job_->step("server");
         co_await serve(nodes);
@@ -294,6 +327,32 @@ class StartBackup {
         if (window.times()) result_["frozen-usec"] = usec(window.times()->thaw_sent - window.times()->frozen);
         if (!window.held()) return;
         consistency_ = window.flushes_applications() ? Consistency::application : Consistency::filesystem;
+    }
+
+    async::Task<> push(BackupNodes& nodes) {
+        co_await nodes.add_copy_sources();
+        co_await job_->step("copy");
+        co_await push_disks(engine_, job_, nodes, plan_.files, plan_.compress);
+        job_->no_return();
+        // Recovery has nothing else to go by.
+        plan_result_ = result_;
+        co_await conclude_push();
+    }
+
+    /// All is there.
+    async::Task<> conclude_push() {
+        co_await job_->step_through("publish");
+        co_await name_pushed_files(engine_, plan_.files);
+        co_await job_->step_through("end");
+        co_await dismantle_backup(engine_, record(), false);
+        Json result = plan_result_;
+        result["files"] = Json::array();
+        for (const PushedFile& file : plan_.files) result["files"].push_back(file.path());
+        const auto checkpoint = CheckpointName::of_bitmap(record().checkpoint);
+        if (checkpoint) result["checkpoint"] = checkpoint->name;
+        Changes changes;
+        changes.remove(ObjectKind::backup, id_);
+        co_await job_->succeed(std::move(changes), std::move(result));
     }
 
     async::Task<> serve(BackupNodes& nodes) {
@@ -346,7 +405,7 @@ class StartBackup {
         co_await async::keep_failure(job_->undo_step("undo"), failure);
         if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
         failure = nullptr;
-        co_await async::keep_failure(dismantle_backup(engine_, record(), true), failure);
+        co_await async::keep_failure(take_back(), failure);
         Changes changes;
         if (failure) {
             reason = Error(reason.code(), "{}; not all of it could be undone: {}; abort the backup",
@@ -361,16 +420,37 @@ class StartBackup {
         co_await job_->fail(std::move(changes), std::move(reason));
     }
 
+    async::Task<> take_back() {
+        co_await dismantle_backup(engine_, record(), true);
+        co_await remove_parts(engine_, plan_.files);
+    }
+
     Engine& engine_;
     JobPtr job_;
+    StartPlan plan_;
     Uuid id_;
+    Json plan_result_ = Json::object();
     Consistency consistency_ = Consistency::crash;
     Json result_ = Json::object();
 };
 
 async::Task<> run(Engine& engine, JobPtr job, HoldOptions options) {
+    if (options.speed != 0) job->set_speed(options.speed);
     StartBackup operation(engine, std::move(job));
     co_await operation.run(options);
+}
+
+async::Task<> plan_push(Engine& engine, PushTarget target, StartPlan& plan, BackupRecord& record) {
+    std::vector<std::string> names;
+    for (const BackupDisk& disk : record.disks) names.push_back(engine.catalog().disk(disk.disk).name);
+    auto work = [names = std::move(names), target, planned = record]() mutable {
+        std::vector<PushedFile> files = plan_files(names, target, planned);
+        return std::make_pair(std::move(files), std::move(planned));
+    };
+    auto [files, planned] = co_await engine.files().run(std::move(work));
+    plan.files = std::move(files);
+    plan.compress = target.compress;
+    record = std::move(planned);
 }
 
 }  // namespace
@@ -392,14 +472,21 @@ async::Task<Uuid> start_backup(Engine& engine, BackupRequest request) {
     co_await look_at_checkpoints(engine, request.vm);
     BackupPlanner planner(engine, request);
     BackupRecord record = co_await planner.plan();
+    StartPlan plan;
+    plan.backup = record.id;
+    if (request.push) {
+        co_await plan_push(engine, *request.push, plan, record);
+        planner.check_result(record);
+    }
     JobRequest job("start-backup", {ObjectKind::vm, request.vm}, request.owner_uid);
     job.locks = std::move(locks);
     job.locks.push_back({ObjectKind::backup, record.id});
-    job.plan = Json{{"backup", record.id.str()}};
+    job.plan = plan.json();
     job.changes.put(std::move(record));
     HoldOptions options;
     options.quiesce = request.quiesce;
     options.freeze_timeout = request.freeze_timeout.value_or(engine.settings().freeze_timeout);
+    options.speed = request.speed;
     Operation operation = [&engine, options](JobPtr started) {
         return run(engine, std::move(started), options);
     };
@@ -414,7 +501,7 @@ async::Task<> recover_start_backup(Engine& engine, JobPtr job) {
 
 /// The record locks the disks.
 std::vector<ObjectId> locks_of_start_backup(const JobRecord& job) {
-    return {job.subject, {ObjectKind::backup, backup_of(job)}};
+    return {job.subject, {ObjectKind::backup, StartPlan::parse(job).backup}};
 }
 
 }  // namespace volchain::storage

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
 // The operation that begins a backup of a running VM: one moment of its disks is held and can be read over NBD while the
-// guest runs on, with what has changed since a checkpoint, and a new checkpoint of that moment.
+// guest runs on, with what has changed since a checkpoint, and a new checkpoint of that moment. In push mode it is all of the
+// backup: QEMU writes the files itself (push_backup.h), and when the job ends nothing is held any more.
 //
 // What of a disk's changes is not known, for whatever reason, makes the backup of that disk a full one, and is said.
 //
-// Steps: files (scratch images), nodes, freeze, hold (the moment), thaw, filters, readers, server, finish. What fails on the
-// way, or is broken off by a crash, is undone: nothing is left of it, and the checkpoint neither.
+// Steps: files (scratch images), nodes, freeze, hold (the moment), thaw, filters, readers; server, finish; or of push: copy,
+// publish (the files get their names), end. What fails on the way, or is broken off by a crash, is undone: nothing is left of it, and the checkpoint neither. From publish on it is finished.
 #pragma once
 
 #include <optional>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "storage/engine.h"
+#include "storage/push_backup.h"
 #include "storage/quiesce.h"
 
 namespace volchain::storage {
@@ -32,9 +34,11 @@ struct BackupRequest {
     bool require_incremental = false;
     std::optional<std::uint32_t> allowed_uid;  ///< who may connect, where that is not the owner
     std::string caller;                        ///< a name on the bus whose vanishing ends it; empty: none
+    std::optional<PushTarget> push;            ///< none: it is read over NBD
+    std::uint64_t speed = 0;                   ///< bytes a second that are pushed; 0: without limit
 };
 
-/// The job's id. Its result: "backup"; "quiesce", "frozen-usec" and "hold-usec" as of a snapshot.
+/// The job's id. Its result: "backup", or of push "files" and "checkpoint"; "quiesce", "frozen-usec" and "hold-usec" as of a snapshot.
 async::Task<Uuid> start_backup(Engine& engine, BackupRequest request);
 
 async::Task<> recover_start_backup(Engine& engine, JobPtr job);

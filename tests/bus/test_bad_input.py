@@ -60,7 +60,9 @@ MEANING = {
     "VM.StartBackup.kind": "word", "VM.StartBackup.since": "checkpoint", "VM.StartBackup.disks": "disks",
     "VM.StartBackup.quiesce": "word", "VM.StartBackup.freeze-timeout-usec": "timeout",
     "VM.StartBackup.checkpoint": "description", "VM.StartBackup.require-incremental": "flag",
-    "VM.StartBackup.allow-uid": "user", "VM.StartBackup.bind-to-caller": "flag",
+    "VM.StartBackup.allow-uid": "user", "VM.StartBackup.mode": "word",
+    "VM.StartBackup.target": "credentials", "VM.StartBackup.target-pool": "pool", "VM.StartBackup.compress": "flag",
+    "VM.StartBackup.speed": "flag", "VM.StartBackup.bind-to-caller": "flag",
     "Snapshot.Preview.config": "flag", "Snapshot.Revert.config": "flag", "Snapshot.Revert.keep-branch": "flag",
     "Disk.Flatten.speed": "flag", "Job.SetSpeed.speed": "flag",
     "Volume.Commit.base": "base", "Volume.Commit.speed": "flag",
@@ -252,6 +254,7 @@ def world(world):
     c.call(pool, "Pool", "Remove")
     world.vanished = {"pool": pool, "disk": made["disk"], "volume": made["volume"], "vm": vm,
                       "snapshot": snapshot, "export": f"{ROOT}/export/{uuid.uuid4()}".replace("-", "_"),
+                      "backup": f"{ROOT}/backup/{uuid.uuid4()}".replace("-", "_"),
                       "job": f"{ROOT}/job/{uuid.uuid4()}".replace("-", "_")}
     return world
 

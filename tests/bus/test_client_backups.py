@@ -70,3 +70,19 @@ def test_what_stays_of_a_checkpoint_is_named(ctl, web):
     ctl.ok("snapshot", "create", "web", "s1", "--quiesce=off")
     text = ctl.ok("vm", "delete-checkpoint", "web", "monday")
     assert text.startswith("Left: ") and ".qcow2" in text
+
+
+def test_push(ctl, web, directory):
+    target = f"{directory}/backups"
+    os.mkdir(target)
+    result = ctl.json("backup", "start", "web", "--mode=push", f"--target={target}", "--checkpoint=c0", "--quiesce=off",
+                      "--speed=1G", "--compress")
+    assert sorted(result["files"]) == [f"{target}/web-serial0.c0.qcow2", f"{target}/web-serial1.c0.qcow2"]
+    assert images.digest(f"{target}/web-serial0.c0.qcow2") == images.digest(web.active_file("dev0"))
+    pool = f"{directory}/more"
+    os.mkdir(pool)
+    ctl.ok("pool", "create", "more", pool)
+    text = ctl.ok("backup", "start", "web", "--mode=push", "--target-pool=more", "--quiesce=off", "--disk=serial1")
+    assert f"Files: {pool}/web-serial1." in text
+    assert "target" in ctl.fails("backup", "start", "web", "--mode=push")
+    assert ctl.ok("backup", "list") == "No backups.\n"

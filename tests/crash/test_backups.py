@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The daemon, or the VM's QEMU, or both killed between any two steps of the beginning and the end of a backup: what was being
 begun is gone without a trace, its checkpoint too; what was being ended ends; and the guest writes on."""
+import os
+
 import pytest
 
 from harness import backups, images
@@ -46,10 +48,10 @@ class Scene:
     def send(self, path, interface, method, *arguments):
         self.client.send(path, interface, method, *arguments)
 
-    def begin(self, point, order="kill"):
+    def begin(self, point, order="kill", **options):
         self.daemon.at(f"start-backup.{point}", order)
         self.send(self.tree.vm, "VM", "StartBackup", "a{sv}",
-                  {"kind": ("s", "incremental"), "checkpoint": ("s", "new"), "quiesce": ("s", "off")})
+                  {"kind": ("s", "incremental"), "checkpoint": ("s", "new"), "quiesce": ("s", "off"), **options})
 
     def nothing_left(self, checkpoints):
         assert self.client.of_kind("backup") == {} and backups.exports_left(self.client) == []
@@ -168,6 +170,36 @@ def test_daemon_killed_while_it_aborts_one(scene, point):
     scene.restart()
     assert scene.client.wait(scene.job("abort-backup"))[0] == "succeeded"
     scene.nothing_left({"before": "ok"})
+    scene.works_on()
+
+
+PUSHING = {"hold": False, "filters": False, "copy": False, "publish": True, "end": True}
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["daemon", "both"])
+@pytest.mark.parametrize("point", PUSHING)
+def test_killed_while_it_is_pushed(scene, point, both):
+    """All files are there, with their checkpoint, or none."""
+    target = f"{scene.directory}/backups"
+    os.mkdir(target)
+    held = [value for key, value in sorted(scene.tree.content().items()) if key[0] == "active"]
+    scene.begin(point, mode=("s", "push"), target=("s", target))
+    scene.daemon.wait_killed()
+    if both:
+        scene.tree.qemu.kill()
+    scene.restart()
+    state, error, _, result = scene.client.wait(scene.job("start-backup"))
+    checkpoints = {"before": "unusable" if both else "ok"}
+    if PUSHING[point]:
+        assert state == "succeeded" and result["checkpoint"] == "new"
+        assert [images.digest(path) for path in sorted(result["files"])] == held
+        # One that QEMU has never stored does not outlive it.
+        checkpoints.update({} if both else {"new": "ok"})
+    else:
+        assert (state, error) == ("failed", "Interrupted") and os.listdir(target) == []
+    scene.nothing_left(checkpoints)
+    if both:
+        scene.tree.up()
     scene.works_on()
 
 

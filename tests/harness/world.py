@@ -65,7 +65,7 @@ CALLS = {
     "Manager.CreatePool": (lambda w: ["another", w.vacant, {}], None),
     "Manager.RegisterVM": (lambda w: ["another", {}], None),
     "Snapshot.Delete": (lambda w: [{}], None),
-    "Backup.Finish": (lambda w: [{}], "QemuFailed"),
+    "Backup.Finish": (lambda w: [{}], "Unsupported"),
     "Backup.Abort": (lambda w: [], None),
     "Export.Renew": (lambda w: [0], None),
     "Export.Open": (lambda w: [], None),
@@ -75,7 +75,7 @@ CALLS = {
 
 class World:
     """Two VMs, "down" and "up" (a QEMU without a guest), each with two disks and a snapshot; a floating disk
-    of two layers, the lower one of which is exported; a backup of one disk of "up", which can only be aborted; an image that is no volume and a directory that is no pool yet; jobs, finished ones. `one`:
+    of two layers, the lower one of which is exported; a failed backup of one disk of "up"; an image that is no volume and a directory that is no pool yet; jobs, finished ones. `one`:
     an object of each kind, by kind. `polkit`: a class of harness.polkit that answers for polkit on the
     bus."""
 
@@ -134,6 +134,7 @@ class World:
         [data] = [path for path, p in c.of_kind("disk").items() if p["VM"] == self.up and p["Target"] == "serial1"]
         self.backup = backups.start(c, self.up, disks=[data], checkpoint="monday")
         backups.spoil(self.qemu)
+        c.failure(c.call(self.backup, "Backup", "Finish", "a{sv}", {}))
         self.job = next(iter(c.of_kind("job")))
         volume = dict(c.get(self.snapshot, "Snapshot", "Disks"))[self.disks[2]]
         self.one = {"pool": self.pool, "disk": self.disks[1], "volume": volume, "vm": self.down,
