@@ -31,13 +31,6 @@ std::optional<std::uint32_t> number_of(const std::string& text) {
     return number;
 }
 
-std::uint32_t user_of(const std::string& text) {
-    if (const auto number = number_of(text)) return *number;
-    const struct passwd* const found = ::getpwnam(text.c_str());
-    if (found == nullptr) throw UsageError("there is no user {}", quote(text));
-    return found->pw_uid;
-}
-
 std::uint32_t count_of(const std::string& text) {
     const auto number = number_of(text);
     if (!number) throw UsageError("{} is no number of connections", quote(text));
@@ -93,6 +86,13 @@ async::Task<> open_export(Session& session, Arguments arguments) {
 }
 
 }  // namespace
+
+std::uint32_t user_of(const std::string& text) {
+    if (const auto number = number_of(text)) return *number;
+    const struct passwd* const found = ::getpwnam(text.c_str());
+    if (found == nullptr) throw UsageError("there is no user {}", quote(text));
+    return found->pw_uid;
+}
 
 std::vector<Option> export_options() {
     return {{"kind", "nbd|file|device", "over a socket, as a file, or plugged into a VM; nbd if not given"},

@@ -2,6 +2,7 @@
 //
 // volchainctl vm: virtual machines.
 #include <map>
+#include <tuple>
 
 #include "base/text.h"
 #include "client/document.h"
@@ -107,6 +108,47 @@ async::Task<> undo_preview(Session& session, Arguments arguments) {
     co_await finish_job(session, job);
 }
 
+using CheckpointRow = std::tuple<std::string, std::uint64_t, std::string>;
+using CheckpointFlaw = std::tuple<std::string, bus::ObjectPath, std::string>;
+
+/// "DISK: WHY" for each disk that a checkpoint is of no use for.
+Cell problems_of(const std::string& checkpoint, const std::vector<CheckpointFlaw>& flaws,
+                 const Objects& objects) {
+    std::vector<Cell> problems;
+    for (const auto& [name, disk, why] : flaws)
+        if (name == checkpoint) problems.push_back(Cell::text(objects.name(disk) + ": " + why));
+    return problems.empty() ? Cell() : Cell::list(std::move(problems));
+}
+
+async::Task<> list_checkpoints(Session& session, Arguments arguments) {
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    const Objects objects = co_await session.objects();
+    const Object* const shown = objects.find(vm);
+    std::vector<Table::Column> columns(4);
+    columns[0].property = "Name";
+    columns[1].property = "TimeUsec";
+    columns[2].property = "State";
+    columns[3].property = "Problems";
+    Table table("checkpoint", std::move(columns));
+    if (shown != nullptr) {
+        const auto flaws = shown->value<std::vector<CheckpointFlaw>>("CheckpointProblems");
+        for (const auto& [name, time, state] : shown->value<std::vector<CheckpointRow>>("Checkpoints")) {
+            std::vector<Cell> row{Cell::text(name), Cell::time(time), Cell::state(state),
+                                  problems_of(name, flaws, objects)};
+            table.add(std::move(row));
+        }
+    }
+    session.output().print(table);
+}
+
+async::Task<> delete_checkpoint(Session& session, Arguments arguments) {
+    const MethodOptions options(arguments);
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    const auto job =
+        co_await session.call<bus::ObjectPath>(vm, "DeleteCheckpoint", arguments.at(1), options.dict());
+    co_await finish_job(session, job);
+}
+
 async::Task<> print_launch_arguments(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.text("device");
@@ -180,6 +222,9 @@ std::vector<Verb> vm_verbs() {
          commit_preview,
          {{"keep-branch", "", "keep what was there before as a branch of the snapshots"}}},
         {"vm", "undo-preview", "VM", "go back to what was there before the preview", undo_preview},
+        {"vm", "checkpoints", "VM", "list the moments since which the changes of the VM's disks are known",
+         list_checkpoints},
+        {"vm", "delete-checkpoint", "VM CHECKPOINT", "forget such a moment", delete_checkpoint},
         {"vm",
          "launch-arguments",
          "VM",

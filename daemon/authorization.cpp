@@ -56,11 +56,13 @@ constexpr std::array rules{
     Rule{"org.volchain1.Volume", "Merge", manage_disks},
     Rule{"org.volchain1.VM", "CommitPreview", manage_snapshots},
     Rule{"org.volchain1.VM", "CreateSnapshot", manage_snapshots},
+    Rule{"org.volchain1.VM", "DeleteCheckpoint", manage_snapshots},
     Rule{"org.volchain1.VM", "GetConfig", read_config},
     Rule{"org.volchain1.VM", "LaunchArguments", look},
     Rule{"org.volchain1.VM", "Preview", manage_snapshots},
     Rule{"org.volchain1.VM", "Refresh", manage_vms},
     Rule{"org.volchain1.VM", "SetConfig", manage_vms},
+    Rule{"org.volchain1.VM", "StartBackup", show_volumes},
     Rule{"org.volchain1.VM", "UndoPreview", manage_snapshots},
     Rule{"org.volchain1.VM", "Unregister", manage_vms},
     Rule{"org.volchain1.VM", "Update", manage_vms},
@@ -76,6 +78,8 @@ constexpr std::array rules{
     Rule{"org.volchain1.Export", "Open", show_volumes},
     Rule{"org.volchain1.Export", "Renew", show_volumes},
     Rule{"org.volchain1.Export", "Stop", show_volumes},
+    Rule{"org.volchain1.Backup", "Abort", show_volumes},
+    Rule{"org.volchain1.Backup", "Finish", show_volumes},
     Rule{"org.volchain1.Job", "Cancel", manage_jobs},
     Rule{"org.volchain1.Job", "Pause", manage_jobs},
     Rule{"org.volchain1.Job", "Resume", manage_jobs},
@@ -108,6 +112,8 @@ async::Task<> Authorization::authorize(bus::Call call) {
     if (own_job) co_return;
     const bool own_export = co_await uses_own_export(call);
     if (own_export) co_return;
+    const bool own_backup = co_await ends_own_backup(call);
+    if (own_backup) co_return;
     bus::Polkit::Details details;
     details.emplace("method", call.member());
     details.emplace("path", call.path());
@@ -122,6 +128,14 @@ async::Task<bool> Authorization::controls_own_job(bus::Call call) {
     const auto& jobs = engine_.catalog().jobs();
     const auto found = jobs.find(call.object());
     co_return found != jobs.end() && found->second.owner_uid == caller;
+}
+
+async::Task<bool> Authorization::ends_own_backup(bus::Call call) {
+    if (call.interface() != interface_name(storage::ObjectKind::backup)) co_return false;
+    const uid_t caller = co_await call.sender_uid();
+    const auto& backups = engine_.catalog().backups();
+    const auto found = backups.find(call.object());
+    co_return found != backups.end() && found->second.owner_uid == caller;
 }
 
 /// Also who is allowed to connect may open it.

@@ -31,6 +31,7 @@ class Authorization final : public bus::Gate {
   private:
     async::Task<bool> controls_own_job(bus::Call call);
     async::Task<bool> uses_own_export(bus::Call call);
+    async::Task<bool> ends_own_backup(bus::Call call);
 
     const storage::Engine& engine_;
     bus::Polkit polkit_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// BoundExports: watches the callers whose exports are to end when they leave the bus (bind-to-caller). The Publisher owns it,
+// BoundExports: watches the callers whose exports and backups are to end when they leave the bus (bind-to-caller). The Publisher owns it,
 // as it is told of every export.
 #pragma once
 
@@ -21,11 +21,13 @@ class BoundExports {
     BoundExports(const BoundExports&) = delete;
     BoundExports& operator=(const BoundExports&) = delete;
 
-    /// The export came, changed or went.
-    void follow(const Uuid& id);
+    /// The export, or the backup, came, changed or went.
+    void follow(const storage::ObjectId& object);
 
   private:
-    void watch(const Uuid& id, const std::string& caller);
+    [[nodiscard]] std::string caller_of(const storage::ObjectId& object) const;
+    void watch(const storage::ObjectId& object, const std::string& caller);
+    void end(const storage::ObjectId& object, std::string why);
 
     bus::Connection& bus_;
     storage::Engine& engine_;

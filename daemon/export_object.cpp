@@ -65,6 +65,7 @@ bus::Interface<ExportObject> ExportObject::table() {
         .property<&ExportObject::uri>("Uri", bus::Change::signalled)
         .property<&ExportObject::path>("Path", bus::Change::never)
         .property<&ExportObject::bitmap>("Bitmap", bus::Change::signalled)
+        .property<&ExportObject::backup>("Backup", bus::Change::never)
         .property<&ExportObject::appliance>("Appliance", bus::Change::never)
         .property<&ExportObject::device>("Device", bus::Change::never)
         .property<&ExportObject::owner>("OwnerUid", bus::Change::never)
@@ -123,11 +124,15 @@ std::string ExportObject::uri(Uuid id) const {
 std::string ExportObject::path(Uuid id) const {
     const storage::ExportPlace place = storage::place_of_export(engine_, id);
     if (record(id).kind == ExportKind::file) return place.file();
-    return record(id).kind == ExportKind::nbd && record(id).address.empty() ? place.socket() : std::string();
+    const bool local = record(id).kind == ExportKind::nbd && record(id).address.empty();
+    return local ? storage::socket_of_export(engine_, record(id)) : std::string();
 }
 
 std::string ExportObject::bitmap(Uuid id) const {
     return record(id).bitmap;
+}
+bus::ObjectPath ExportObject::backup(Uuid id) const {
+    return object_path(ObjectKind::backup, record(id).backup);
 }
 bus::ObjectPath ExportObject::appliance(Uuid id) const {
     return object_path(ObjectKind::vm, record(id).appliance);

@@ -31,6 +31,7 @@ class ExportObject {
     [[nodiscard]] std::string uri(Uuid id) const;
     [[nodiscard]] std::string path(Uuid id) const;
     [[nodiscard]] std::string bitmap(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath backup(Uuid id) const;
     [[nodiscard]] bus::ObjectPath appliance(Uuid id) const;
     [[nodiscard]] std::string device(Uuid id) const;
     [[nodiscard]] std::uint32_t owner(Uuid id) const;

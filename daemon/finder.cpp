@@ -43,6 +43,9 @@ std::vector<Named> objects_of(const Catalog& catalog, ObjectKind kind) {
         case ObjectKind::exported:
             for (const auto& [id, record] : catalog.exports()) all.push_back({id, {}});
             return all;
+        case ObjectKind::backup:
+            for (const auto& [id, record] : catalog.backups()) all.push_back({id, {}});
+            return all;
         case ObjectKind::job:
             for (const auto& [id, job] : catalog.jobs()) all.push_back({id, {}});
             return all;

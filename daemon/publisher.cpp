@@ -17,9 +17,10 @@ Publisher::Publisher(bus::Connection& connection, storage::Engine& engine, bus::
       pools_(engine),
       disks_(engine),
       volumes_(engine, connection),
-      vms_(engine),
+      vms_(engine, connection),
       snapshots_(engine, connection),
       exports_(engine),
+      backups_(engine),
       bound_exports_(connection, engine),
       jobs_(engine),
       objects_(connection, root_path, gate) {}
@@ -43,8 +44,10 @@ void Publisher::publish() {
     publish_family(ObjectKind::vm, vms_);
     publish_family(ObjectKind::snapshot, snapshots_);
     publish_family(ObjectKind::exported, exports_);
+    publish_family(ObjectKind::backup, backups_);
     publish_family(ObjectKind::job, jobs_);
-    for (const Uuid& id : engine_.catalog().ids(ObjectKind::exported)) bound_exports_.follow(id);
+    for (const ObjectKind kind : {ObjectKind::exported, ObjectKind::backup})
+        for (const Uuid& id : engine_.catalog().ids(kind)) bound_exports_.follow({kind, id});
     for (const auto& [id, job] : engine_.catalog().jobs())
         if (storage::finished(job.state)) told_finished_.insert(id);
     objects_.before_replies([this] { flush(); });
@@ -83,7 +86,8 @@ void Publisher::flush() {
             known_.erase(before);
             told_finished_.erase(key.second);
         }
-        if (key.first == ObjectKind::exported) bound_exports_.follow(key.second);
+        if (key.first == ObjectKind::exported || key.first == ObjectKind::backup)
+            bound_exports_.follow({key.first, key.second});
         if (!exists) continue;
         if (before == known_.end())
             objects_.added(path);
@@ -114,6 +118,9 @@ std::set<Publisher::Key> Publisher::related(const Key& key) const {
             break;
         case ObjectKind::volume:
             add(ObjectKind::disk, catalog.volume(id).disk);
+            // Whose checkpoints are in its image.
+            if (catalog.has({ObjectKind::disk, catalog.volume(id).disk}))
+                add(ObjectKind::vm, catalog.disk(catalog.volume(id).disk).vm);
             add(ObjectKind::volume, catalog.backing(id));
             break;
         case ObjectKind::vm:
@@ -131,6 +138,7 @@ std::set<Publisher::Key> Publisher::related(const Key& key) const {
             break;
         case ObjectKind::pool:
         case ObjectKind::exported:
+        case ObjectKind::backup:
         case ObjectKind::job:
             break;
     }

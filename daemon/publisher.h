@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/backup_object.h"
 #include "daemon/bound_exports.h"
 #include "daemon/disk_object.h"
 #include "daemon/export_object.h"
@@ -58,6 +59,7 @@ class Publisher final : public storage::EngineObserver {
     VmObject vms_;
     SnapshotObject snapshots_;
     ExportObject exports_;
+    BackupObject backups_;
     BoundExports bound_exports_;
     JobObject jobs_;
     bus::Objects objects_;

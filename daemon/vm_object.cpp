@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/vm_object.h"
 
+#include "daemon/bound_exports.h"
+#include "storage/checkpoints.h"
 #include "storage/create_snapshot.h"
+#include "storage/delete_checkpoint.h"
 #include "storage/end_preview.h"
 #include "storage/launch_arguments.h"
 #include "storage/preview.h"
+#include "storage/start_backup.h"
 #include "storage/vms.h"
 
 namespace volchain::daemon {
@@ -17,6 +21,8 @@ bus::Interface<VmObject> VmObject::table() {
         .method<&VmObject::preview>("Preview", bus::in("disks", "options"), bus::out("job"))
         .method<&VmObject::commit_preview>("CommitPreview", bus::in("options"), bus::out("job"))
         .method<&VmObject::undo_preview>("UndoPreview", bus::in("options"), bus::out("job"))
+        .method<&VmObject::start_backup>("StartBackup", bus::in("options"), bus::out("job"))
+        .method<&VmObject::delete_checkpoint>("DeleteCheckpoint", bus::in("name", "options"), bus::out("job"))
         .method<&VmObject::launch_arguments>("LaunchArguments", bus::in("options"), bus::out("arguments"))
         .method<&VmObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
         .method<&VmObject::set_config>("SetConfig", bus::in("config", "type"), bus::out())
@@ -35,6 +41,8 @@ bus::Interface<VmObject> VmObject::table() {
         .property<&VmObject::preview_of>("PreviewOf", bus::Change::signalled)
         .property<&VmObject::job>("Job", bus::Change::signalled)
         .property<&VmObject::config_type>("ConfigType", bus::Change::signalled)
+        .property<&VmObject::checkpoints>("Checkpoints", bus::Change::signalled)
+        .property<&VmObject::checkpoint_problems>("CheckpointProblems", bus::Change::signalled)
         .property<&VmObject::unmanaged>("Unmanaged", bus::Change::signalled);
     return table;
 }
@@ -81,6 +89,54 @@ async::Task<bus::ObjectPath> VmObject::undo_preview(bus::Call call, Uuid id, bus
     options.finish();
     const uid_t owner = co_await call.sender_uid();
     const Uuid job = co_await storage::undo_preview(engine_, id, owner);
+    co_return object_path(ObjectKind::job, job);
+}
+
+/// None for pull mode.
+std::optional<storage::PushTarget> VmObject::take_push_target(bus::Options& options) const {
+    const std::string mode = options.take<std::string>("mode", "pull");
+    const std::string directory = options.take<std::string>("target", "");
+    const auto pool = take_id(options, "target-pool", ObjectKind::pool);
+    const bool compress = options.take<bool>("compress", false);
+    if (mode != "pull" && mode != "push")
+        throw Error(ErrorCode::invalid_argument, "option 'mode': {} is not one of pull, push", quote(mode));
+    if (mode == "pull" && (!directory.empty() || pool || compress))
+        throw Error(ErrorCode::invalid_argument,
+                    "options 'target', 'target-pool' and 'compress' are for mode push");
+    if (mode == "pull") return std::nullopt;
+    if (directory.empty() == !pool)
+        throw Error(ErrorCode::invalid_argument,
+                    "mode push needs one of the options 'target', a directory, and 'target-pool'");
+    storage::PushTarget target(pool ? engine_.catalog().pool(*pool).path : directory);
+    target.compress = compress;
+    return target;
+}
+
+async::Task<bus::ObjectPath> VmObject::start_backup(bus::Call call, Uuid id, bus::Options options) {
+    storage::BackupRequest request(id, 0);
+    request.kind = take_word<storage::BackupKind>(options, "kind").value_or(request.kind);
+    request.since = options.take<std::string>("since", "");
+    request.disks = take_ids(options, "disks", ObjectKind::disk);
+    request.quiesce = take_word<storage::QuiesceMode>(options, "quiesce").value_or(request.quiesce);
+    request.freeze_timeout = take_timeout(options, "freeze-timeout-usec");
+    request.checkpoint = options.take<std::string>("checkpoint", "");
+    request.require_incremental = options.take<bool>("require-incremental", false);
+    request.allowed_uid = options.take<std::uint32_t>("allow-uid");
+    const bool bound = options.take<bool>("bind-to-caller", false);
+    request.push = take_push_target(options);
+    request.speed = options.take<std::uint64_t>("speed", 0);
+    options.finish();
+    request.owner_uid = co_await call.sender_uid();
+    if (bound) request.caller = caller_mark(bus_, call.sender());
+    const Uuid job = co_await storage::start_backup(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
+async::Task<bus::ObjectPath> VmObject::delete_checkpoint(bus::Call call, Uuid id, std::string name,
+                                                         bus::Options options) {
+    options.finish();
+    const uid_t owner = co_await call.sender_uid();
+    const Uuid job = co_await storage::delete_checkpoint(engine_, id, std::move(name), owner);
     co_return object_path(ObjectKind::job, job);
 }
 
@@ -157,6 +213,22 @@ bus::ObjectPath VmObject::job(Uuid id) const {
 
 std::string VmObject::config_type(Uuid id) const {
     return engine_.catalog().vm(id).config_type;
+}
+
+std::vector<CheckpointRow> VmObject::checkpoints(Uuid id) const {
+    std::vector<CheckpointRow> all;
+    for (const storage::Checkpoint& checkpoint : storage::checkpoints_of(engine_, id))
+        all.emplace_back(checkpoint.name.name, to_usec(checkpoint.name.time),
+                         std::string(word(checkpoint.state)));
+    return all;
+}
+
+std::vector<CheckpointFlaw> VmObject::checkpoint_problems(Uuid id) const {
+    std::vector<CheckpointFlaw> all;
+    for (const storage::Checkpoint& checkpoint : storage::checkpoints_of(engine_, id))
+        for (const auto& [disk, why] : checkpoint.flaws)
+            all.emplace_back(checkpoint.name.name, object_path(ObjectKind::disk, disk), why);
+    return all;
 }
 
 std::vector<TextPair> VmObject::unmanaged(Uuid id) const {

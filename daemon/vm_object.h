@@ -4,14 +4,21 @@
 #pragma once
 
 #include <map>
+#include <optional>
 
 #include "daemon/objects.h"
+#include "storage/push_backup.h"
 
 namespace volchain::daemon {
 
+/// (name, time, state)
+using CheckpointRow = std::tuple<std::string, std::uint64_t, std::string>;
+/// (name, disk, why)
+using CheckpointFlaw = std::tuple<std::string, bus::ObjectPath, std::string>;
+
 class VmObject {
   public:
-    explicit VmObject(storage::Engine& engine) : engine_(engine) {}
+    VmObject(storage::Engine& engine, const bus::Connection& bus) : engine_(engine), bus_(bus) {}
     [[nodiscard]] bus::Interface<VmObject> table();
 
     async::Task<bus::ObjectPath> create_snapshot(bus::Call call, Uuid id, std::string name,
@@ -21,6 +28,9 @@ class VmObject {
                                          bus::Options options);
     async::Task<bus::ObjectPath> commit_preview(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> undo_preview(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> start_backup(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> delete_checkpoint(bus::Call call, Uuid id, std::string name,
+                                                   bus::Options options);
     async::Task<std::vector<std::string>> launch_arguments(bus::Call call, Uuid id, bus::Options options);
     async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);
     async::Task<> set_config(bus::Call call, Uuid id, Bytes config, std::string type);
@@ -40,10 +50,15 @@ class VmObject {
     [[nodiscard]] bus::ObjectPath preview_of(Uuid id) const;
     [[nodiscard]] bus::ObjectPath job(Uuid id) const;
     [[nodiscard]] std::string config_type(Uuid id) const;
+    [[nodiscard]] std::vector<CheckpointRow> checkpoints(Uuid id) const;
+    [[nodiscard]] std::vector<CheckpointFlaw> checkpoint_problems(Uuid id) const;
     [[nodiscard]] std::vector<TextPair> unmanaged(Uuid id) const;
 
   private:
+    [[nodiscard]] std::optional<storage::PushTarget> take_push_target(bus::Options& options) const;
+
     storage::Engine& engine_;
+    const bus::Connection& bus_;
 };
 
 }  // namespace volchain::daemon

@@ -35,7 +35,7 @@ async::Task<bool> BlockJob::take_up() {
 
 async::Task<> BlockJob::start(std::string command, Json arguments) {
     speed_ = job_->speed();
-    if (command == "blockdev-mirror") {
+    if (command == "blockdev-mirror" || command == "blockdev-backup") {
         arguments["on-source-error"] = "stop";
         arguments["on-target-error"] = "stop";
     } else {

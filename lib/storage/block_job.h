@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// BlockJob: a block job of a QEMU or a storage daemon (commit, stream, mirror) at work for one of our jobs: started or
+// BlockJob: a block job of a QEMU or a storage daemon (commit, stream, mirror, backup) at work for one of our jobs: started or
 // taken up again after a crash, followed with progress, paused, limited and cancelled as the user asks. Where it stops
 // itself because the file system is full, it waits for room and goes on. The operation owns it; the Job it works for
 // outlives it.

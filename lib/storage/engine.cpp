@@ -38,6 +38,7 @@ Engine::Engine(async::Executor executor, Settings settings, const std::string& s
       holds_(catalog_, locks_),
       tasks_(executor),
       exports_(*this),
+      backups_(*this),
       jobs_(executor, catalog_, locks_, settings_.keep_finished_jobs) {
     catalog_.watch([this](ObjectId object, ChangeKind change) { tell(object, change); });
     locks_.watch([this](ObjectId object) { lock_changed(object); });
@@ -65,6 +66,7 @@ async::Task<> Engine::start() {
     for (auto& [id, vm] : vms_) vm->start();
     co_await look_at_vms();
     co_await exports_.start();
+    backups_.start();
     co_await wait_for_recovery(*this, limit);
     tasks_.spawn(watch_pools(), "watching the pools");
     tasks_.spawn(write_stale_manifests(), "writing manifests");
@@ -111,6 +113,7 @@ async::Task<> Engine::stop() {
     stopping_ = true;
     co_await tasks_.stop();
     co_await exports_.stop();
+    co_await backups_.stop();
     // What a pool that is away keeps from being written now is written after the next start.
     std::exception_ptr left;
     co_await async::keep_failure(
@@ -210,6 +213,7 @@ async::Task<bool> Engine::ready_to_work(Uuid id) {
 void Engine::vm_changed(const Uuid& id) {
     tell({ObjectKind::vm, id}, ChangeKind::changed);
     exports_.vm_changed(id);
+    backups_.vm_changed(id);
     if (!vms_.contains(id) || !vm(id).down()) return;
     // QEMU writes bitmaps and marks into an image when it closes it, or leaves them wrong when it dies.
     std::vector<Uuid> closed;

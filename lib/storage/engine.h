@@ -16,6 +16,7 @@
 #include "async/task_group.h"
 #include "async/workers.h"
 #include "storage/adoption.h"
+#include "storage/backups.h"
 #include "storage/catalog.h"
 #include "storage/exports.h"
 #include "storage/holds.h"
@@ -71,6 +72,7 @@ class Engine final : private VmOwner {
     [[nodiscard]] Jobs& jobs() noexcept { return jobs_; }
     [[nodiscard]] const Jobs& jobs() const noexcept { return jobs_; }
     [[nodiscard]] Exports& exports() noexcept { return exports_; }
+    [[nodiscard]] Backups& backups() noexcept { return backups_; }
     /// For blocking work on files.
     [[nodiscard]] async::Workers& files() noexcept { return files_; }
     /// For looking after the files of a pool: where it does not answer, nobody else waits for that.
@@ -184,6 +186,7 @@ class Engine final : private VmOwner {
     async::Condition manifests_asked_;
     async::TaskGroup tasks_;
     Exports exports_;
+    Backups backups_;
     Jobs jobs_;
 };
 

@@ -2,30 +2,25 @@
 #include "storage/export_bitmap.h"
 
 #include "base/text.h"
+#include "storage/checkpoints.h"
 
 namespace volchain::storage {
 namespace {
 
-[[noreturn]] void refuse(const std::string& checkpoint, const qmp::Node& layer, std::string_view why) {
-    throw Error(ErrorCode::unsupported,
-                "what changed since {} is not known: {} {}; copy all of it, without 'since'",
-                quote(checkpoint), quote(layer.filename), why);
-}
-
-void check_recording(const std::string& checkpoint, const qmp::Node& layer, const qmp::DirtyBitmap& bitmap,
-                     const qmp::Node& first, const qmp::DirtyBitmap& first_bitmap) {
+/// What is wrong with one layer's part; empty where nothing is.
+std::string flaw_of(const qmp::Node& layer, const qmp::DirtyBitmap& bitmap, const qmp::Node& first,
+                    const qmp::DirtyBitmap& first_bitmap) {
     // What QEMU covers by a snapshot it opens anew as read-only, and stores its bitmaps.
-    if (bitmap.inconsistent) refuse(checkpoint, layer, "has a bitmap that was in use when its QEMU crashed");
-    if (!bitmap.recording) refuse(checkpoint, layer, "has a bitmap that does not record");
-    if (bitmap.granularity != first_bitmap.granularity)
-        refuse(checkpoint, layer, "has a bitmap of another granularity");
-    if (layer.virtual_size != first.virtual_size)
-        refuse(checkpoint, layer, "is of another size: the disk was resized since");
+    if (bitmap.inconsistent) return "has a bitmap that was in use when its QEMU crashed";
+    if (!bitmap.recording) return "has a bitmap that does not record";
+    if (bitmap.granularity != first_bitmap.granularity) return "has a bitmap of another granularity";
+    if (layer.virtual_size != first.virtual_size) return "is of another size: the disk was resized since";
+    return {};
 }
 
 /// A name that no bitmap of the node has.
 std::string free_bitmap_name(const qmp::Node& node, const std::string& checkpoint) {
-    std::string name = "since-" + checkpoint;
+    std::string name = shown_bitmap_name(checkpoint);
     while (node.bitmap(name) != nullptr) name += "-";
     return name;
 }
@@ -43,23 +38,43 @@ Json merge_arguments(const std::string& shown, const std::string& name,
 
 }  // namespace
 
+std::string shown_bitmap_name(const std::string& bitmap) {
+    const auto checkpoint = CheckpointName::of_bitmap(bitmap);
+    return "since-" + (checkpoint ? checkpoint->name : bitmap);
+}
+
+Recording recording_in(const std::vector<const qmp::Node*>& layers, const std::string& bitmap) {
+    Recording recording;
+    const qmp::Node& first = *layers.front();
+    const qmp::DirtyBitmap* const first_bitmap = first.bitmap(bitmap);
+    recording.known = first_bitmap != nullptr;
+    if (!recording.known) {
+        recording.flaw = fmt::format("{} has no such bitmap", quote(first.filename));
+        return recording;
+    }
+    for (std::size_t index = 0; index < layers.size() && recording.flaw.empty(); ++index) {
+        const qmp::Node& layer = *layers[index];
+        const qmp::DirtyBitmap* const part = layer.bitmap(bitmap);
+        if (part == nullptr) continue;
+        std::string flaw = recording.layers.size() < index ? "has a part of it, but a layer above has none"
+                                                           : flaw_of(layer, *part, first, *first_bitmap);
+        if (!flaw.empty()) recording.flaw = fmt::format("{} {}", quote(layer.filename), flaw);
+        recording.layers.push_back(&layer);
+    }
+    return recording;
+}
+
 std::vector<const qmp::Node*> layers_with_recording(const std::vector<const qmp::Node*>& layers,
                                                     const std::string& checkpoint) {
-    const qmp::Node& first = *layers.front();
-    const qmp::DirtyBitmap* const first_bitmap = first.bitmap(checkpoint);
-    if (first_bitmap == nullptr)
-        throw Error(ErrorCode::not_found, "option 'since': {} has no checkpoint {}", quote(first.filename),
-                    quote(checkpoint));
-    std::vector<const qmp::Node*> with;
-    for (std::size_t index = 0; index < layers.size(); ++index) {
-        const qmp::Node& layer = *layers[index];
-        const qmp::DirtyBitmap* const bitmap = layer.bitmap(checkpoint);
-        if (bitmap == nullptr) continue;
-        if (with.size() < index) refuse(checkpoint, layer, "has a part of it, but a layer above has none");
-        check_recording(checkpoint, layer, *bitmap, first, *first_bitmap);
-        with.push_back(&layer);
-    }
-    return with;
+    Recording recording = recording_in(layers, checkpoint);
+    if (!recording.known)
+        throw Error(ErrorCode::not_found, "option 'since': {} has no checkpoint {}",
+                    quote(layers.front()->filename), quote(checkpoint));
+    if (!recording.flaw.empty())
+        throw Error(ErrorCode::unsupported,
+                    "what changed since {} is not known: {}; copy all of it, without 'since'",
+                    quote(checkpoint), recording.flaw);
+    return std::move(recording.layers);
 }
 
 async::Task<std::string> add_merged_bitmap(std::shared_ptr<qmp::Session> session, std::string shown,

@@ -82,16 +82,6 @@ UniqueFd ExportPlace::listen(uid_t user) const {
     return fd;
 }
 
-UniqueFd ExportPlace::connect() const {
-    UniqueFd connected = qmp::connect_unix(socket());
-    // Whoever gets it expects a plain socket.
-    const int plain = 0;
-    if (::setsockopt(connected.get(), SOL_SOCKET, SO_PASSCRED, &plain, sizeof plain) < 0 ||
-        ::fcntl(connected.get(), F_SETFL, 0) < 0)
-        throw system_error(errno, "cannot set up a connection");
-    return connected;
-}
-
 void ExportPlace::remove_credentials() const {
     std::error_code failure;
     fs::remove_all(credentials(), failure);
@@ -127,6 +117,16 @@ void ExportPlace::remove() const {
     std::error_code failure;
     fs::remove_all(directory_, failure);
     if (failure) throw system_error(failure.value(), "cannot remove " + quote(directory_));
+}
+
+UniqueFd connect_as_client(const std::string& socket) {
+    UniqueFd connected = qmp::connect_unix(socket);
+    // Whoever gets it expects a plain socket.
+    const int plain = 0;
+    if (::setsockopt(connected.get(), SOL_SOCKET, SO_PASSCRED, &plain, sizeof plain) < 0 ||
+        ::fcntl(connected.get(), F_SETFL, 0) < 0)
+        throw system_error(errno, "cannot set up a connection");
+    return connected;
 }
 
 }  // namespace volchain::storage

@@ -41,8 +41,6 @@ class ExportPlace {
                       const async::Identity& owner) const;
     /// The socket for clients: it is `user`'s, so that nobody else but root can connect. For QEMU to inherit.
     [[nodiscard]] UniqueFd listen(uid_t user) const;
-    /// A connection to that socket, as a client has it. Throws Unreachable.
-    [[nodiscard]] UniqueFd connect() const;
     void remove_credentials() const;
     /// The file that something can be mounted over, empty.
     void make_mountpoint() const;
@@ -60,5 +58,8 @@ class ExportPlace {
     std::string directory_;
     std::string overlay_;
 };
+
+/// A connection to a Unix socket, as an NBD client has it. Throws Unreachable.
+[[nodiscard]] UniqueFd connect_as_client(const std::string& socket);
 
 }  // namespace volchain::storage

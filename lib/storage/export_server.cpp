@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "storage/backup_place.h"
 #include "storage/export_listener.h"
 #include "storage/helper.h"
 #include "storage/live_chain.h"
@@ -140,7 +141,14 @@ async::Task<> check_shown(Engine& engine, std::shared_ptr<qmp::StorageDaemon> se
 std::string uri_of_export(const Engine& engine, const ExportRecord& record) {
     if (record.kind != ExportKind::nbd) return {};
     if (!record.address.empty()) return fmt::format("nbds://{}/", record.address);
-    return "nbd+unix:///?socket=" + percent_encoded(place_of_export(engine, record.id).socket());
+    std::string name;
+    if (record.backup) name = percent_encoded(engine.catalog().disk(record.disk).name);
+    return fmt::format("nbd+unix:///{}?socket={}", name, percent_encoded(socket_of_export(engine, record)));
+}
+
+std::string socket_of_export(const Engine& engine, const ExportRecord& record) {
+    if (record.backup) return place_of_backup(engine, record.backup).socket();
+    return place_of_export(engine, record.id).socket();
 }
 
 async::Task<StartedExportServer> start_export_server(Engine& engine, ExportRecord record,

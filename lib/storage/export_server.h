@@ -18,6 +18,9 @@ namespace volchain::storage {
 /// Where NBD clients find an export: an nbd+unix: or nbds: URI; empty for one that is no NBD server for others.
 [[nodiscard]] std::string uri_of_export(const Engine& engine, const ExportRecord& record);
 
+/// The path of the Unix socket of an export over NBD, also where a backup shows it.
+[[nodiscard]] std::string socket_of_export(const Engine& engine, const ExportRecord& record);
+
 /// What is asked for beyond the record. A class with a constructor, so that it may be handed to coroutines.
 struct ExportServerOptions {
     explicit ExportServerOptions(async::Identity owner) : identity(owner) {}

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "storage/checkpoints.h"
 #include "storage/export_bitmap.h"
 #include "storage/export_device.h"
 #include "storage/export_listener.h"
@@ -219,7 +220,10 @@ class ExportVolume {
         const auto session = daemons_.front()->session();
         const std::string node = co_await open_export_layers(engine_, session, record());
         std::string bitmap;
-        if (!request.since.empty()) bitmap = co_await add_bitmap(node, request.since);
+        if (!request.since.empty()) {
+            std::string since = bitmap_meant(engine_.catalog().facts(record().volume), request.since);
+            bitmap = co_await add_bitmap(node, std::move(since));
+        }
         co_await job_->step("show");
         co_await show_over_nbd(engine_, session, node, request.writable, bitmap);
         if (request.kind == ExportKind::file) co_await mount();

@@ -88,7 +88,7 @@ async::Task<> Exports::start() {
     co_await async::ignore_cancellation();
     async::TaskGroup looks(engine_.executor());
     for (const Uuid& id : engine_.catalog().ids(ObjectKind::exported))
-        if (!engine_.locks().held({ObjectKind::exported, id}))
+        if (!engine_.locks().held({ObjectKind::exported, id}) && engine_.catalog().exported(id).backup.nil())
             looks.spawn(find(id), "finding the storage daemon of an export");
     co_await looks.drain();
     tasks_.spawn(end_those_due(), "ending exports whose time is up");
@@ -277,7 +277,7 @@ std::uint32_t Exports::connections(const Uuid& id) {
         census_ = take_census(engine_.catalog());
         census_until_ = async::after(census_age);
     }
-    const std::string key = record.address.empty() ? place_of_export(engine_, id).socket()
+    const std::string key = record.address.empty() ? socket_of_export(engine_, record)
                                                    : port_key(TcpAddress::parse(record.address).port);
     const auto found = census_.find(key);
     return found == census_.end() ? 0 : found->second;

@@ -5,6 +5,19 @@
 
 namespace volchain::storage {
 
+namespace {
+
+/// A backup needs its disks as they are for as long as its reader takes, which is longer than any operation.
+void refuse_held_by_backup(const Catalog& catalog, const ObjectId& object) {
+    if (object.kind != ObjectKind::disk) return;
+    const BackupRecord* const backup = catalog.backup_of_disk(object.id);
+    if (backup == nullptr) return;
+    throw Error(ErrorCode::busy, "{} is busy: it is being backed up by user {}; finish or abort backup {}",
+                catalog.describe(object), backup->owner_uid, backup->id.str());
+}
+
+}  // namespace
+
 void Locks::Held::release() noexcept {
     if (locks_ != nullptr) std::exchange(locks_, nullptr)->release(objects_);
     objects_.clear();
@@ -12,6 +25,7 @@ void Locks::Held::release() noexcept {
 
 Locks::Held Locks::take(std::vector<ObjectId> objects, std::string holder, const Uuid& job) {
     for (const ObjectId& object : objects) {
+        refuse_held_by_backup(catalog_, object);
         const auto found = held_.find(key(object));
         if (found == held_.end()) continue;
         throw Error(ErrorCode::busy, "{} is busy: {}{}; wait for its end or cancel it",

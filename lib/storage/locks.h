@@ -40,7 +40,8 @@ class Locks {
 
     explicit Locks(const Catalog& catalog) : catalog_(catalog) {}
 
-    /// Takes all of them or none. Busy where one is held: "VM 'web' (...) is busy: create-snapshot, job ...".
+    /// Takes all of them or none. Busy where one is held: "VM 'web' (...) is busy: create-snapshot, job ..."; also of a disk that
+    /// a backup holds as it is, whose own operations do without its lock.
     /// `holder` is how others are told of the owner; `job`: nil where it is none.
     Held take(std::vector<ObjectId> objects, std::string holder, const Uuid& job);
 

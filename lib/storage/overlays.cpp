@@ -338,6 +338,8 @@ void Overlays::make_known() {
         layer.file_node = overlay.file_node();
         layer.bitmaps = carried_bitmaps(disk->active().bitmaps);
         engine_.vm(vm_).cover(parent, std::move(layer));
+        // QEMU has closed it for writing, and stored its bitmaps.
+        engine_.spawn(engine_.inspect_volume(overlay.parent), "reading the header of a volume");
     }
 }
 

@@ -20,7 +20,7 @@
 
 namespace volchain::storage {
 
-enum class ObjectKind { pool, disk, volume, vm, snapshot, exported, job };
+enum class ObjectKind { pool, disk, volume, vm, snapshot, exported, backup, job };
 constexpr auto enum_names(ObjectKind) {
     return std::to_array<EnumName<ObjectKind>>({{ObjectKind::pool, "pool"},
                                                 {ObjectKind::disk, "disk"},
@@ -28,6 +28,7 @@ constexpr auto enum_names(ObjectKind) {
                                                 {ObjectKind::vm, "vm"},
                                                 {ObjectKind::snapshot, "snapshot"},
                                                 {ObjectKind::exported, "export"},
+                                                {ObjectKind::backup, "backup"},
                                                 {ObjectKind::job, "job"}});
 }
 
@@ -233,7 +234,66 @@ struct ExportRecord {
     ProcessMark mounter;                       ///< of a file: the one that has mounted it
     Uuid appliance;                            ///< the VM that it is a disk of
     std::string serial;                        ///< of that disk
+    Uuid backup{};  ///< which it is a part of, shown by the QEMU of the disk's VM; nil: of none
     friend bool operator==(const ExportRecord&, const ExportRecord&) = default;
+};
+
+enum class BackupKind {
+    full,
+    incremental,   ///< since the last checkpoint
+    differential,  ///< since an earlier one
+};
+constexpr auto enum_names(BackupKind) {
+    return std::to_array<EnumName<BackupKind>>({{BackupKind::full, "full"},
+                                                {BackupKind::incremental, "incremental"},
+                                                {BackupKind::differential, "differential"}});
+}
+
+enum class BackupState {
+    starting,
+    ready,   ///< the moment is held, and can be read
+    ending,  ///< it is being finished, or done away with
+    failed,  ///< nothing is held any more; why, is said
+};
+constexpr auto enum_names(BackupState) {
+    return std::to_array<EnumName<BackupState>>({{BackupState::starting, "starting"},
+                                                 {BackupState::ready, "ready"},
+                                                 {BackupState::ending, "ending"},
+                                                 {BackupState::failed, "failed"}});
+}
+
+/// A disk in a backup, as it was found in its VM's QEMU, which nobody changes meanwhile.
+struct BackupDisk {
+    Uuid disk;
+    Uuid volume;         ///< the active one
+    std::string layer;   ///< its node
+    std::string root;    ///< the node that the device has without the backup: that one, or a filter above it
+    std::string device;  ///< QOM path of what has the property "drive"
+    bool tracked = false;      ///< the new checkpoint has a bitmap in it
+    bool incremental = false;  ///< it is known what has changed
+    std::string why{};         ///< it is not, although that was asked for
+    Uuid exported{};
+    friend bool operator==(const BackupDisk&, const BackupDisk&) = default;
+};
+
+/// One moment of a running VM's disks, held for a backup while the guest runs on (backup_nodes.h). As long as it exists and
+/// has not failed, its disks are locked.
+struct BackupRecord {
+    Uuid id;
+    Uuid vm;
+    BackupKind kind{};
+    BackupState state{};
+    Consistency consistency = Consistency::crash;
+    std::string checkpoint;  ///< the bitmaps that begin with it; empty: none
+    std::string since;       ///< those that say what has changed; empty: none
+    Timestamp created{};
+    std::uint32_t owner_uid = 0;
+    std::optional<std::uint32_t> allowed_uid{};  ///< who may connect instead of the owner
+    std::string caller{};                        ///< whose leaving the bus ends it; empty: nobody's
+    ProcessMark qemu{};                          ///< the one that holds it
+    std::string problem{};                       ///< why it has failed
+    std::vector<BackupDisk> disks{};
+    friend bool operator==(const BackupRecord&, const BackupRecord&) = default;
 };
 
 enum class JobState { queued, running, paused, cancelling, succeeded, failed, cancelled };

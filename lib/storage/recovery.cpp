@@ -8,8 +8,10 @@
 #include "storage/create_disk.h"
 #include "storage/create_overlay.h"
 #include "storage/create_snapshot.h"
+#include "storage/delete_checkpoint.h"
 #include "storage/delete_disk.h"
 #include "storage/detach_disk.h"
+#include "storage/end_backup.h"
 #include "storage/end_preview.h"
 #include "storage/export_volume.h"
 #include "storage/import_copy.h"
@@ -18,6 +20,7 @@
 #include "storage/preview_state.h"
 #include "storage/remove_volumes.h"
 #include "storage/resize_disk.h"
+#include "storage/start_backup.h"
 #include "storage/stop_export.h"
 
 namespace volchain::storage {
@@ -48,11 +51,15 @@ constexpr std::array recoveries{
     Recovery{"delete-disk", locks_of_delete_disk, recover_delete_disk},
     Recovery{"checksum-volume", locks_of_checksum_volume, recover_checksum_volume},
     Recovery{"check-disk", locks_of_check_disk, recover_check_disk},
+    Recovery{"delete-checkpoint", locks_of_delete_checkpoint, recover_delete_checkpoint},
     Recovery{"preview", locks_of_preview, recover_preview},
     Recovery{"revert", locks_of_preview, recover_preview},
     Recovery{"commit-preview", locks_of_preview, recover_end_of_preview},
     Recovery{"undo-preview", locks_of_preview, recover_end_of_preview},
     Recovery{"export", locks_of_export_volume, recover_export_volume},
+    Recovery{"start-backup", locks_of_start_backup, recover_start_backup},
+    Recovery{"finish-backup", locks_of_end_backup, recover_end_backup},
+    Recovery{"abort-backup", locks_of_end_backup, recover_end_backup},
     Recovery{"stop-export", locks_of_stop_export, recover_stop_export},
 };
 

@@ -145,6 +145,28 @@ CREATE TABLE export (
     serial TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",
+    R"sql(
+ALTER TABLE export ADD COLUMN backup TEXT;
+
+-- As with exports. The disks are a JSON document: nobody asks for one of them alone.
+CREATE TABLE backup (
+    id TEXT PRIMARY KEY,
+    vm TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    consistency TEXT NOT NULL,
+    checkpoint TEXT NOT NULL,
+    since TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    owner_uid INTEGER NOT NULL,
+    allowed_uid INTEGER,
+    caller TEXT NOT NULL,
+    qemu_pid INTEGER NOT NULL,
+    qemu_started INTEGER NOT NULL,
+    problem TEXT NOT NULL,
+    disks TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql",
 };
 
 void make(Database& database, std::int64_t migration) {

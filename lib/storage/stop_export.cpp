@@ -112,6 +112,14 @@ const ExportRecord& ready_export(const Catalog& catalog, const Uuid& id) {
     return record;
 }
 
+/// It goes with the backup, which others are told of.
+void refuse_part_of_backup(const Catalog& catalog, const ExportRecord& record) {
+    if (record.backup)
+        throw Error(ErrorCode::busy, "{} is a part of {}, and ends with it: finish or abort that",
+                    catalog.describe({ObjectKind::exported, record.id}),
+                    catalog.describe({ObjectKind::backup, record.backup}));
+}
+
 }  // namespace
 
 async::Task<> end_export(Engine& engine, ExportRecord record, Exports::Daemons daemons) {
@@ -128,6 +136,7 @@ async::Task<> end_export(Engine& engine, ExportRecord record, Exports::Daemons d
 
 async::Task<Uuid> stop_export(Engine& engine, StopExportRequest request) {
     ExportRecord record = engine.catalog().exported(request.id);
+    refuse_part_of_backup(engine.catalog(), record);
     const ObjectId object{ObjectKind::exported, request.id};
     // One that was not quite done away with is not "stopping" again, and never ready.
     if (record.state == ExportState::ready) record.state = ExportState::stopping;
@@ -147,6 +156,7 @@ async::Task<> renew_export(Engine& engine, Uuid id, std::optional<std::chrono::m
     const ObjectId object{ObjectKind::exported, id};
     const auto held = engine.locks().take({object}, "being renewed", Uuid{});
     ExportRecord record = ready_export(engine.catalog(), id);
+    refuse_part_of_backup(engine.catalog(), record);
     record.expires = time_to_live ? now() + *time_to_live : Timestamp();
     Changes changes;
     changes.put(std::move(record));
@@ -162,7 +172,7 @@ async::Task<UniqueFd> open_export(Engine& engine, Uuid id) {
     if (!record.address.empty())
         throw Error(ErrorCode::unsupported, "{} is served on {}, with TLS: connect there", what,
                     record.address);
-    auto connect = [place = place_of_export(engine, id)] { return place.connect(); };
+    auto connect = [path = socket_of_export(engine, record)] { return connect_as_client(path); };
     co_return co_await engine.files().run(std::move(connect));
 }
 

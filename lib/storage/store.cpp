@@ -162,7 +162,7 @@ Statement& bind(Statement& statement, const ProcessMark& process) {
 
 void write(Database& database, const ExportRecord& record) {
     auto statement = database.prepare(
-        "INSERT INTO export VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT "
+        "INSERT INTO export VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT "
         "(id) "
         "DO UPDATE SET state=excluded.state, expires=excluded.expires, address=excluded.address, "
         "bitmap=excluded.bitmap, server_pid=excluded.server_pid, server_started=excluded.server_started, "
@@ -180,7 +180,44 @@ void write(Database& database, const ExportRecord& record) {
     statement.bind(record.caller).bind(column(record.expires)).bind(record.address).bind(record.bitmap);
     bind(statement, record.server);
     bind(statement, record.mounter);
-    bind_optional(statement, record.appliance).bind(record.serial).run();
+    bind_optional(statement, record.appliance).bind(record.serial);
+    bind_optional(statement, record.backup).run();
+}
+
+Json json_of(const BackupDisk& disk) {
+    return Json{{"disk", disk.disk.str()},
+                {"volume", disk.volume.str()},
+                {"layer", disk.layer},
+                {"root", disk.root},
+                {"device", disk.device},
+                {"tracked", disk.tracked},
+                {"incremental", disk.incremental},
+                {"why", disk.why},
+                {"export", disk.exported.str()}};
+}
+
+void write(Database& database, const BackupRecord& record) {
+    Json disks = Json::array();
+    for (const BackupDisk& disk : record.disks) disks.push_back(json_of(disk));
+    auto statement = database.prepare(
+        "INSERT INTO backup VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+        "SET state=excluded.state, consistency=excluded.consistency, checkpoint=excluded.checkpoint, "
+        "problem=excluded.problem, disks=excluded.disks");
+    bind(statement, record.id);
+    bind(statement, record.vm)
+        .bind(word(record.kind))
+        .bind(word(record.state))
+        .bind(word(record.consistency))
+        .bind(record.checkpoint)
+        .bind(record.since)
+        .bind(column(record.created))
+        .bind(std::int64_t{record.owner_uid});
+    if (record.allowed_uid)
+        statement.bind(std::int64_t{*record.allowed_uid});
+    else
+        statement.bind_null();
+    statement.bind(record.caller);
+    bind(statement, record.qemu).bind(record.problem).bind(disks.dump()).run();
 }
 
 void write(Database& database, const JobRecord& job) {
@@ -303,8 +340,45 @@ ExportRecord read_export(const Statement& row) {
                         .server = process_at(row, 13),
                         .mounter = process_at(row, 15),
                         .appliance = uuid_at(row, 17),
-                        .serial = row.text(18)};
+                        .serial = row.text(18),
+                        .backup = uuid_at(row, 19)};
     if (!row.null(8)) record.allowed_uid = static_cast<std::uint32_t>(row.number(8));
+    return record;
+}
+
+BackupDisk backup_disk(const JsonReader& entry) {
+    BackupDisk disk;
+    disk.disk = id_in(entry.at("disk"));
+    disk.volume = id_in(entry.at("volume"));
+    disk.layer = entry.at("layer").string();
+    disk.root = entry.at("root").string();
+    disk.device = entry.at("device").string();
+    disk.tracked = entry.at("tracked").boolean();
+    disk.incremental = entry.at("incremental").boolean();
+    disk.why = entry.at("why").string();
+    disk.exported = id_in(entry.at("export"));
+    return disk;
+}
+
+BackupRecord read_backup(const Statement& row) {
+    BackupRecord record{.id = uuid_at(row, 0),
+                        .vm = uuid_at(row, 1),
+                        .kind = word_at<BackupKind>(row, 2, "kind of backup"),
+                        .state = word_at<BackupState>(row, 3, "state of a backup"),
+                        .consistency = word_at<Consistency>(row, 4, "consistency"),
+                        .checkpoint = row.text(5),
+                        .since = row.text(6),
+                        .created = time_at(row, 7),
+                        .owner_uid = static_cast<std::uint32_t>(row.number(8)),
+                        .allowed_uid = std::nullopt,
+                        .caller = row.text(10),
+                        .qemu = process_at(row, 11),
+                        .problem = row.text(13),
+                        .disks = {}};
+    if (!row.null(9)) record.allowed_uid = static_cast<std::uint32_t>(row.number(9));
+    const Json disks = json_at(row, 14);
+    for (const JsonReader& entry : JsonReader(disks, "disks of a backup", ErrorCode::internal).elements())
+        record.disks.push_back(backup_disk(entry));
     return record;
 }
 
@@ -379,8 +453,14 @@ Records Store::load() {
     auto exports = database_->prepare(
         "SELECT id, kind, state, volume, disk, snapshot, writable, owner_uid, allowed_uid, caller, expires, "
         "address, bitmap, server_pid, server_started, mounter_pid, mounter_started, "
-        "appliance, serial FROM export");
+        "appliance, serial, backup FROM export");
     while (exports.row()) records.exports.push_back(read_export(exports));
+
+    auto backups = database_->prepare(
+        "SELECT id, vm, kind, state, consistency, checkpoint, since, created, owner_uid, allowed_uid, "
+        "caller, "
+        "qemu_pid, qemu_started, problem, disks FROM backup");
+    while (backups.row()) records.backups.push_back(read_backup(backups));
 
     auto jobs = database_->prepare(
         "SELECT id, kind, subject_kind, subject, state, step, started, finished, owner_uid, done_bytes, "

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "storage/checkpoints.h"
 #include "storage/held_volumes.h"
 #include "storage/preview_state.h"
 
@@ -184,6 +185,7 @@ async::Task<> refresh_vm(Engine& engine, Uuid id) {
     const async::Deadline deadline =
         async::after(engine.settings().greeting_timeout * 2 + engine.settings().command_timeout);
     co_await engine.vm(id).look_now(deadline);
+    co_await look_at_checkpoints(engine, id);
     if (!engine.vm(id).live()) co_return;
     co_await engine.vm(id).read_disks();
     co_await engine.adopt_disks(id);

@@ -56,7 +56,13 @@ MEANING = {
     "VM.CreateSnapshot.quiesce": "word",
     "VM.CreateSnapshot.freeze-timeout-usec": "timeout", "VM.CreateSnapshot.on-disk-failure": "word",
     "VM.Preview.disks": "choice", "VM.Preview.config-from": "config from", "VM.CommitPreview.keep-branch": "flag",
-    "VM.LaunchArguments.device": "device",
+    "VM.LaunchArguments.device": "device", "VM.DeleteCheckpoint.name": "checkpoint",
+    "VM.StartBackup.kind": "word", "VM.StartBackup.since": "checkpoint", "VM.StartBackup.disks": "disks",
+    "VM.StartBackup.quiesce": "word", "VM.StartBackup.freeze-timeout-usec": "timeout",
+    "VM.StartBackup.checkpoint": "description", "VM.StartBackup.require-incremental": "flag",
+    "VM.StartBackup.allow-uid": "user", "VM.StartBackup.mode": "word",
+    "VM.StartBackup.target": "credentials", "VM.StartBackup.target-pool": "pool", "VM.StartBackup.compress": "flag",
+    "VM.StartBackup.speed": "flag", "VM.StartBackup.bind-to-caller": "flag",
     "Snapshot.Preview.config": "flag", "Snapshot.Revert.config": "flag", "Snapshot.Revert.keep-branch": "flag",
     "Disk.Flatten.speed": "flag", "Job.SetSpeed.speed": "flag",
     "Volume.Commit.base": "base", "Volume.Commit.speed": "flag",
@@ -248,6 +254,7 @@ def world(world):
     c.call(pool, "Pool", "Remove")
     world.vanished = {"pool": pool, "disk": made["disk"], "volume": made["volume"], "vm": vm,
                       "snapshot": snapshot, "export": f"{ROOT}/export/{uuid.uuid4()}".replace("-", "_"),
+                      "backup": f"{ROOT}/backup/{uuid.uuid4()}".replace("-", "_"),
                       "job": f"{ROOT}/job/{uuid.uuid4()}".replace("-", "_")}
     return world
 

@@ -2,7 +2,7 @@
 """A daemon that has objects of every kind: for tests that look at all interfaces, not at one operation."""
 import os
 
-from harness import exports, images
+from harness import backups, exports, images
 from harness.bus import Bus
 from harness.client import ROOT, Client
 from harness.daemon import Daemon
@@ -46,6 +46,8 @@ CALLS = {
     "Snapshot.Preview": (lambda w: [{}], None),
     "VM.CommitPreview": (lambda w: [{}], None),
     "Snapshot.Revert": (lambda w: [{}], None),
+    "VM.StartBackup": (lambda w: [{}], "NotRunning"),
+    "VM.DeleteCheckpoint": (lambda w: ["monday", {}], "NotFound"),
     "VM.LaunchArguments": (lambda w: [{}], None),
     "VM.GetConfig": (lambda w: [], None),
     "VM.SetConfig": (lambda w: [b"<x/>", "application/xml"], None),
@@ -63,6 +65,8 @@ CALLS = {
     "Manager.CreatePool": (lambda w: ["another", w.vacant, {}], None),
     "Manager.RegisterVM": (lambda w: ["another", {}], None),
     "Snapshot.Delete": (lambda w: [{}], None),
+    "Backup.Finish": (lambda w: [{}], "Unsupported"),
+    "Backup.Abort": (lambda w: [], None),
     "Export.Renew": (lambda w: [0], None),
     "Export.Open": (lambda w: [], None),
     "Export.Stop": (lambda w: [{}], None),
@@ -71,7 +75,7 @@ CALLS = {
 
 class World:
     """Two VMs, "down" and "up" (a QEMU without a guest), each with two disks and a snapshot; a floating disk
-    of two layers, the lower one of which is exported; an image that is no volume and a directory that is no pool yet; jobs, finished ones. `one`:
+    of two layers, the lower one of which is exported; a failed backup of one disk of "up"; an image that is no volume and a directory that is no pool yet; jobs, finished ones. `one`:
     an object of each kind, by kind. `polkit`: a class of harness.polkit that answers for polkit on the
     bus."""
 
@@ -127,10 +131,14 @@ class World:
 
         base = c.get(c.get(self.disks[0], "Disk", "Active"), "Volume", "Backing")
         self.export = exports.make_of_volume(c, base)
+        [data] = [path for path, p in c.of_kind("disk").items() if p["VM"] == self.up and p["Target"] == "serial1"]
+        self.backup = backups.start(c, self.up, disks=[data], checkpoint="monday")
+        backups.spoil(self.qemu)
+        c.failure(c.call(self.backup, "Backup", "Finish", "a{sv}", {}))
         self.job = next(iter(c.of_kind("job")))
         volume = dict(c.get(self.snapshot, "Snapshot", "Disks"))[self.disks[2]]
         self.one = {"pool": self.pool, "disk": self.disks[1], "volume": volume, "vm": self.down,
-                    "snapshot": self.snapshot, "export": self.export, "job": self.job}
+                    "snapshot": self.snapshot, "export": self.export, "backup": self.backup, "job": self.job}
         assert set(self.one) == set(KINDS)
 
     def create_disk(self, name, size=MiB, **options):

@@ -17,6 +17,7 @@ TEST(Paths, OfEveryKind) {
                                                        {ObjectKind::vm, "org.volchain1.VM"},
                                                        {ObjectKind::snapshot, "org.volchain1.Snapshot"},
                                                        {ObjectKind::exported, "org.volchain1.Export"},
+                                                       {ObjectKind::backup, "org.volchain1.Backup"},
                                                        {ObjectKind::job, "org.volchain1.Job"}};
     EXPECT_EQ(interfaces.size(), enum_names(ObjectKind{}).size());
     for (const auto& [kind, interface] : interfaces) {

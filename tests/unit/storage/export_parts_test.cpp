@@ -112,7 +112,7 @@ TEST(ExportPlace, LeavesNothing) {
     ASSERT_TRUE(overlay.backing);
     EXPECT_EQ(overlay.backing->path, "/pool/below.qcow2");
     const UniqueFd socket = place.listen(::geteuid());
-    const UniqueFd connected = place.connect();
+    const UniqueFd connected = connect_as_client(place.socket());
     EXPECT_EQ(::fcntl(connected.get(), F_GETFL) & O_NONBLOCK, 0);
     struct stat status {};
     ASSERT_EQ(::stat(place.socket().c_str(), &status), 0);

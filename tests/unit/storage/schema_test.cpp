@@ -32,7 +32,7 @@ TEST_F(SchemaTest, IsMadeInAnEmptyDatabase) {
     migrate(database_);
     EXPECT_GE(version_of(database_), 1);
     EXPECT_THAT(tables_of(database_),
-                ElementsAre("disk", "export", "frozen", "job", "pool", "snapshot", "snapshot_disk",
+                ElementsAre("backup", "disk", "export", "frozen", "job", "pool", "snapshot", "snapshot_disk",
                             "snapshot_excluded", "stale_manifest", "unwanted_file", "vm", "volume"));
 }
 
@@ -63,7 +63,7 @@ TEST_F(SchemaTest, IsMadeCompletelyOrNotAtAll) {
     EXPECT_THAT(tables_of(database_), ElementsAre("stale_manifest"));
     database_.execute("DROP TABLE stale_manifest");
     migrate(database_);
-    EXPECT_EQ(tables_of(database_).size(), 12u);
+    EXPECT_EQ(tables_of(database_).size(), 13u);
 }
 
 }  // namespace

@@ -180,6 +180,7 @@ TEST_F(StoreTest, ReadsBackExports) {
     full.mounter = {5, 6};
     full.appliance = Uuid::make();
     full.serial = "backup";
+    full.backup = Uuid::make();
     Changes changes;
     changes.put(plain).put(full);
     commit(std::move(changes));
@@ -195,6 +196,49 @@ TEST_F(StoreTest, ReadsBackExports) {
     later.put(plain).remove(ObjectKind::exported, full.id);
     commit(std::move(later));
     EXPECT_THAT(reopened().exports, ElementsAre(plain));
+}
+
+TEST_F(StoreTest, ReadsBackBackups) {
+    BackupRecord plain;
+    plain.id = Uuid::make();
+    plain.vm = Uuid::make();
+    BackupRecord full = plain;
+    full.id = Uuid::make();
+    full.kind = BackupKind::differential;
+    full.state = BackupState::failed;
+    full.consistency = Consistency::filesystem;
+    full.checkpoint = "vc.1700000000000000.monday";
+    full.since = "vc.1600000000000000.sunday";
+    full.created = from_usec(1'700'000'000'123'456);
+    full.owner_uid = 4'000'000'000;
+    full.allowed_uid = 0;
+    full.caller = "0123/:1.7";
+    full.qemu = {4'000'000, std::uint64_t{1} << 40};
+    full.problem = "no \"room\"";
+    BackupDisk disk;
+    disk.disk = Uuid::make();
+    disk.volume = Uuid::make();
+    disk.layer = "#block123";
+    disk.root = "filter";
+    disk.device = "/machine/peripheral/disk0/virtio-backend";
+    disk.tracked = disk.incremental = true;
+    disk.exported = Uuid::make();
+    full.disks.push_back(disk);
+    disk.incremental = false;
+    disk.why = "'x' has no such bitmap";
+    full.disks.push_back(disk);
+    Changes changes;
+    changes.put(plain).put(full);
+    commit(std::move(changes));
+    EXPECT_THAT(reopened().backups, UnorderedElementsAre(plain, full));
+
+    plain.state = BackupState::ready;
+    plain.consistency = Consistency::application;
+    plain.problem = "y";
+    Changes later;
+    later.put(plain).remove(ObjectKind::backup, full.id);
+    commit(std::move(later));
+    EXPECT_THAT(reopened().backups, ElementsAre(plain));
 }
 
 TEST_F(StoreTest, ReadsBackWhatNoTextIs) {

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+#include "storage/backups.h"
+
+#include "base/text.h"
+#include "storage/backup_nodes.h"
+#include "storage/backup_place.h"
+#include "storage/end_backup.h"
+#include "storage/engine.h"
+#include "storage/export_device.h"
+
+namespace volchain::storage {
+namespace {
+
+constexpr auto health_interval = std::chrono::seconds(2);
+constexpr auto abort_again = std::chrono::seconds(5);
+
+}  // namespace
+
+Backups::Backups(Engine& engine) : engine_(engine), tasks_(engine.executor()) {}
+
+void Backups::start() {
+    for (const Uuid& id : engine_.catalog().ids(ObjectKind::backup))
+        if (ready(id)) spawn(find(id), "finding a backup again");
+    spawn(watch(), "asking whether backups still hold their moments");
+}
+
+async::Task<> Backups::stop() {
+    stopping_ = true;
+    co_await tasks_.stop();
+}
+
+void Backups::spawn(async::Task<> task, std::string what) noexcept {
+    try {
+        if (!stopping_) tasks_.spawn(std::move(task), std::move(what));
+    } catch (const std::exception& error) {
+        log().notice("{}", error.what());
+    }
+}
+
+/// Ready, and nobody works on it.
+bool Backups::ready(const Uuid& id) const {
+    const ObjectId object{ObjectKind::backup, id};
+    const Catalog& catalog = engine_.catalog();
+    return catalog.has(object) && catalog.backup(id).state == BackupState::ready &&
+           !engine_.locks().held(object);
+}
+
+void Backups::vm_changed(const Uuid& vm) {
+    for (const auto& [id, record] : engine_.catalog().backups())
+        if (record.vm == vm && ready(id)) spawn(find(id), "looking for the QEMU of a backup");
+}
+
+/// Where nobody can tell whether its QEMU is there, it is looked for again when that is known.
+async::Task<> Backups::find(Uuid id) {
+    if (!ready(id)) co_return;
+    const BackupRecord record = engine_.catalog().backup(id);
+    Vm& vm = engine_.vm(record.vm);
+    if (vm.down()) co_return co_await fail(id, "the VM's QEMU has ended");
+    if (!vm.live()) co_return;
+    if (appliance_process(engine_, record.vm).mark != record.qemu)
+        co_return co_await fail(id, "the VM was started anew");
+    BackupNodes nodes(engine_, vm.session(), record);
+    bool there = true;
+    std::exception_ptr unknown;
+    co_await async::keep_result(nodes.there(), there, unknown);
+    if (!unknown && !there) co_await fail(id, "somebody has taken its filters out of the VM's QEMU");
+}
+
+async::Task<> Backups::watch() {
+    while (true) {
+        co_await async::sleep_until(async::after(health_interval));
+        for (const Uuid& id : engine_.catalog().ids(ObjectKind::backup))
+            if (ready(id)) co_await look_at(id);
+    }
+}
+
+async::Task<> Backups::look_at(Uuid id) {
+    auto look = [socket = place_of_backup(engine_, id).socket(),
+                 disks = engine_.catalog().backup(id).disks.size()] { check_health(socket, disks); };
+    std::exception_ptr failure;
+    co_await async::keep_failure(engine_.files().run(std::move(look)), failure);
+    if (!failure) co_return;
+    const Error error = to_error(failure);
+    if (error.code() == ErrorCode::cancelled) throw error;
+    if (error.code() == ErrorCode::qemu_failed) co_return co_await fail(id, error.what());
+    log().with("VOLCHAIN_BACKUP", id.str()).debug("{}", error.what());
+}
+
+async::Task<> Backups::fail(Uuid id, std::string why) {
+    if (!ready(id)) co_return;
+    log()
+        .with("VOLCHAIN_BACKUP", id.str())
+        .warning("{} has failed: {}", engine_.catalog().describe({ObjectKind::backup, id}), why);
+    const std::uint32_t owner = engine_.catalog().backup(id).owner_uid;
+    std::exception_ptr failure;
+    co_await async::keep_failure(fail_backup(engine_, id, std::move(why), owner), failure);
+    if (failure) log().notice("{}", to_error(failure).what());
+}
+
+void Backups::abort(const Uuid& id, std::string why) {
+    spawn(abort_in_the_end(id, std::move(why)), "aborting a backup");
+}
+
+async::Task<> Backups::abort_in_the_end(Uuid id, std::string why) {
+    const ObjectId object{ObjectKind::backup, id};
+    while (engine_.catalog().has(object)) {
+        std::exception_ptr failure;
+        if (!engine_.locks().held(object)) {
+            log().with("VOLCHAIN_BACKUP", id.str()).info("backup {} is aborted: {}", id.str(), why);
+            const std::uint32_t owner = engine_.catalog().backup(id).owner_uid;
+            co_await async::keep_failure(abort_backup(engine_, id, owner), failure);
+        }
+        co_await async::sleep_until(async::after(abort_again));
+    }
+}
+
+}  // namespace volchain::storage

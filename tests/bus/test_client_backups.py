@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""volchainctl backup, and the checkpoints of VMs, against the daemon with a QEMU that has no guest."""
+import os
+import re
+
+import pytest
+
+from harness import backups, exports, images
+from harness.chains import make_chain
+
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+@pytest.fixture
+def web(ctl, daemon, qemus, pool_directory):
+    """Its QEMU."""
+    qemu = qemus("vm", [make_chain(pool_directory, "root", layers=2)[-1], make_chain(pool_directory, "data")[0]],
+                 running=True)
+    ctl.ok("vm", "register", "web", "--qmp-socket", qemu.qmp)
+    yield qemu
+    assert backups.leftovers(daemon.directory, [pool_directory], qemu) == []
+
+
+def test_start_and_finish(ctl, web):
+    assert ctl.ok("backup", "list") == "No backups.\n" and ctl.json("backup", "list") == []
+    text = ctl.ok("backup", "start", "web", "--checkpoint=monday", "--quiesce=off")
+    backup = re.search(rf"Backup: ({UUID})\n", text).group(1)
+    header, row, _, footer = ctl.ok("backup", "list").splitlines()
+    assert header.split()[:4] == ["ID", "VM", "KIND", "CHECKPOINT"] and footer == "1 backup listed."
+    assert row.split()[:4] == [backup[:8], "web", "full", "monday"]
+    shown = ctl.json("backup", "show", backup[:6])
+    assert (shown["state"], shown["mode"], shown["owner_uid"]) == ("ready", "pull", os.getuid())
+    listed = ctl.json("export", "list")
+    assert sorted(e["disk"]["name"] for e in listed) == ["web-serial0", "web-serial1"]
+    uri = next(e["uri"] for e in listed if e["disk"]["name"] == "web-serial0")
+    assert exports.digest_by_uri(uri) == images.digest(web.active_file("dev0"))
+    assert "is a part of backup" in ctl.fails("export", "stop", listed[0]["id"])
+    assert "is being backed up" in ctl.fails("snapshot", "create", "web", "s1")
+    ctl.ok("backup", "finish", backup)
+    assert ctl.ok("backup", "list") == "No backups.\n"
+    assert "there is no backup" in ctl.fails("backup", "finish", backup)
+    [checkpoint] = ctl.json("vm", "checkpoints", "web")
+    assert (checkpoint["name"], checkpoint["state"], checkpoint["problems"]) == ("monday", "ok", None)
+
+
+def test_all_options(ctl, web):
+    first = ctl.ok("-q", "backup", "start", "web", "--checkpoint=monday", "--quiesce=off", "--disk=serial0").strip()
+    ctl.ok("backup", "finish", first)
+    assert "partial" in ctl.ok("vm", "checkpoints", "web")
+    [row] = ctl.json("vm", "checkpoints", "web")
+    assert "web-serial1" in row["problems"][0]
+    error = ctl.fails("backup", "start", "web", "--kind=incremental", "--require-incremental")
+    assert "web-serial1" in error and "full backup" in error
+    second = ctl.ok("-q", "backup", "start", "web", "--kind=differential", "--since=monday", "--disk=serial0",
+                    "--disk=serial1", "--quiesce=auto", "--freeze-timeout=5s", "--allow-uid=root").strip()
+    shown = ctl.json("backup", "show", second)
+    assert shown["kind"] == "differential" and shown["since"] == "monday"
+    ctl.ok("backup", "abort", second)
+    assert "require" in ctl.fails("backup", "start", "web", "--quiesce=never", status=2)
+    assert "cannot be frozen" in ctl.fails("backup", "start", "web", "--quiesce=require")
+    assert "no-such-user" in ctl.fails("backup", "start", "web", "--allow-uid=no-such-user", status=2)
+    assert "there is no vm" in ctl.fails("backup", "start", "none")
+    ctl.ok("vm", "delete-checkpoint", "web", "monday")
+    assert ctl.ok("vm", "checkpoints", "web") == "No checkpoints.\n"
+    assert "no checkpoint 'monday'" in ctl.fails("vm", "delete-checkpoint", "web", "monday")
+
+
+def test_what_stays_of_a_checkpoint_is_named(ctl, web):
+    ctl.ok("backup", "finish", ctl.ok("-q", "backup", "start", "web", "--checkpoint=monday", "--quiesce=off").strip())
+    ctl.ok("snapshot", "create", "web", "s1", "--quiesce=off")
+    text = ctl.ok("vm", "delete-checkpoint", "web", "monday")
+    assert text.startswith("Left: ") and ".qcow2" in text
+
+
+def test_push(ctl, web, directory):
+    target = f"{directory}/backups"
+    os.mkdir(target)
+    result = ctl.json("backup", "start", "web", "--mode=push", f"--target={target}", "--checkpoint=c0", "--quiesce=off",
+                      "--speed=1G", "--compress")
+    assert sorted(result["files"]) == [f"{target}/web-serial0.c0.qcow2", f"{target}/web-serial1.c0.qcow2"]
+    assert images.digest(f"{target}/web-serial0.c0.qcow2") == images.digest(web.active_file("dev0"))
+    pool = f"{directory}/more"
+    os.mkdir(pool)
+    ctl.ok("pool", "create", "more", pool)
+    text = ctl.ok("backup", "start", "web", "--mode=push", "--target-pool=more", "--quiesce=off", "--disk=serial1")
+    assert f"Files: {pool}/web-serial1." in text
+    assert "target" in ctl.fails("backup", "start", "web", "--mode=push")
+    assert ctl.ok("backup", "list") == "No backups.\n"
