@@ -10,7 +10,7 @@ namespace {
 std::vector<Verb> all_verbs() {
     std::vector<Verb> all;
     for (auto* rows : {pool_verbs, disk_verbs, volume_verbs, vm_verbs, snapshot_verbs, export_verbs,
-                       job_verbs, host_verbs}) {
+                       schedule_verbs, job_verbs, host_verbs}) {
         std::vector<Verb> some = rows();
         std::move(some.begin(), some.end(), std::back_inserter(all));
     }
@@ -47,6 +47,7 @@ const std::vector<Noun>& nouns() {
         {"vm", "virtual machines whose disks are looked after"},
         {"snapshot", "instants of a VM's disks"},
         {"export", "volumes that are shown to backup appliances"},
+        {"schedule", "snapshots that are taken, and removed again, by the calendar"},
         {"job", "operations under way, and what became of them"},
     };
     return all;

@@ -21,6 +21,7 @@ Publisher::Publisher(bus::Connection& connection, storage::Engine& engine, bus::
       snapshots_(engine, connection),
       exports_(engine),
       bound_exports_(connection, engine),
+      schedules_(engine),
       jobs_(engine),
       objects_(connection, root_path, gate) {}
 
@@ -43,6 +44,7 @@ void Publisher::publish() {
     publish_family(ObjectKind::vm, vms_);
     publish_family(ObjectKind::snapshot, snapshots_);
     publish_family(ObjectKind::exported, exports_);
+    publish_family(ObjectKind::schedule, schedules_);
     publish_family(ObjectKind::job, jobs_);
     for (const Uuid& id : engine_.catalog().ids(ObjectKind::exported)) bound_exports_.follow(id);
     for (const auto& [id, job] : engine_.catalog().jobs())
@@ -128,6 +130,12 @@ std::set<Publisher::Key> Publisher::related(const Key& key) const {
         case ObjectKind::snapshot:
             add(ObjectKind::vm, catalog.snapshot(id).vm);
             add(ObjectKind::snapshot, catalog.snapshot(id).parent);
+            add(ObjectKind::schedule, catalog.snapshot(id).schedule);
+            break;
+        case ObjectKind::schedule:
+            add(ObjectKind::vm, catalog.schedule(id).vm);
+            for (const auto& [snapshot, made] : catalog.snapshots())
+                if (made.schedule == id) add(ObjectKind::snapshot, snapshot);
             break;
         case ObjectKind::pool:
         case ObjectKind::exported:

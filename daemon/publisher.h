@@ -18,6 +18,7 @@
 #include "daemon/job_object.h"
 #include "daemon/manager_object.h"
 #include "daemon/pool_object.h"
+#include "daemon/schedule_object.h"
 #include "daemon/snapshot_object.h"
 #include "daemon/vm_object.h"
 #include "daemon/volume_object.h"
@@ -59,6 +60,7 @@ class Publisher final : public storage::EngineObserver {
     SnapshotObject snapshots_;
     ExportObject exports_;
     BoundExports bound_exports_;
+    ScheduleObject schedules_;
     JobObject jobs_;
     bus::Objects objects_;
 

@@ -45,6 +45,7 @@ Catalog::Catalog(const std::string& database_path) : store_(database_path) {
     vms_ = by_id(std::move(records.vms));
     snapshots_ = by_id(std::move(records.snapshots));
     exports_ = by_id(std::move(records.exports));
+    schedules_ = by_id(std::move(records.schedules));
     jobs_ = by_id(std::move(records.jobs));
     for (const Frozen& frozen : records.frozen) apply(frozen);
     stale_manifests_ = {records.stale_manifests.begin(), records.stale_manifests.end()};
@@ -119,6 +120,9 @@ void Catalog::apply(const Removal& removal) {
         case ObjectKind::exported:
             exports_.erase(id);
             break;
+        case ObjectKind::schedule:
+            schedules_.erase(id);
+            break;
         case ObjectKind::job:
             jobs_.erase(id);
             break;
@@ -144,6 +148,8 @@ bool Catalog::has(const ObjectId& object) const {
             return snapshots_.contains(object.id);
         case ObjectKind::exported:
             return exports_.contains(object.id);
+        case ObjectKind::schedule:
+            return schedules_.contains(object.id);
         case ObjectKind::job:
             return jobs_.contains(object.id);
     }
@@ -164,6 +170,8 @@ std::vector<Uuid> Catalog::ids(ObjectKind kind) const {
             return ids_of(snapshots_);
         case ObjectKind::exported:
             return ids_of(exports_);
+        case ObjectKind::schedule:
+            return ids_of(schedules_);
         case ObjectKind::job:
             return ids_of(jobs_);
     }
@@ -186,6 +194,8 @@ std::string Catalog::describe(const ObjectId& object) const {
             return fmt::format("snapshot {} ({})", quote(snapshot(object.id).name), id);
         case ObjectKind::exported:
             return fmt::format("export {} ({})", id, word(exported(object.id).kind));
+        case ObjectKind::schedule:
+            return fmt::format("schedule {} ({})", quote(schedule(object.id).name), id);
         case ObjectKind::job:
             return fmt::format("job {} ({})", id, job(object.id).kind);
     }
@@ -221,6 +231,10 @@ std::vector<Uuid> Catalog::disks_of_vm(const Uuid& vm) const {
 
 std::vector<Uuid> Catalog::snapshots_of_vm(const Uuid& vm) const {
     return ids_where(snapshots_, [&](const SnapshotRecord& snapshot) { return snapshot.vm == vm; });
+}
+
+std::vector<Uuid> Catalog::schedules_of_vm(const Uuid& vm) const {
+    return ids_where(schedules_, [&](const ScheduleRecord& schedule) { return schedule.vm == vm; });
 }
 
 std::vector<Uuid> Catalog::volumes_of_disk(const Uuid& disk) const {

@@ -46,6 +46,9 @@ class Catalog {
         return get(snapshots_, id, "snapshot");
     }
     [[nodiscard]] const ExportRecord& exported(const Uuid& id) const { return get(exports_, id, "export"); }
+    [[nodiscard]] const ScheduleRecord& schedule(const Uuid& id) const {
+        return get(schedules_, id, "schedule");
+    }
     [[nodiscard]] const JobRecord& job(const Uuid& id) const { return get(jobs_, id, "job"); }
 
     // All of a kind, ordered by id.
@@ -55,6 +58,7 @@ class Catalog {
     [[nodiscard]] const std::map<Uuid, VmRecord>& vms() const noexcept { return vms_; }
     [[nodiscard]] const std::map<Uuid, SnapshotRecord>& snapshots() const noexcept { return snapshots_; }
     [[nodiscard]] const std::map<Uuid, ExportRecord>& exports() const noexcept { return exports_; }
+    [[nodiscard]] const std::map<Uuid, ScheduleRecord>& schedules() const noexcept { return schedules_; }
     [[nodiscard]] const std::map<Uuid, JobRecord>& jobs() const noexcept { return jobs_; }
 
     [[nodiscard]] bool has(const ObjectId& object) const;
@@ -114,6 +118,7 @@ class Catalog {
 
     // Relations.
     [[nodiscard]] std::vector<Uuid> disks_of_vm(const Uuid& vm) const;
+    [[nodiscard]] std::vector<Uuid> schedules_of_vm(const Uuid& vm) const;
     [[nodiscard]] std::vector<Uuid> snapshots_of_vm(const Uuid& vm) const;
     [[nodiscard]] std::vector<Uuid> volumes_of_disk(const Uuid& disk) const;
     [[nodiscard]] std::string path(const VolumeRecord& volume) const;
@@ -160,6 +165,7 @@ class Catalog {
     void apply(const VmRecord& record) { put(vms_, ObjectKind::vm, record); }
     void apply(const SnapshotRecord& record) { put(snapshots_, ObjectKind::snapshot, record); }
     void apply(const ExportRecord& record) { put(exports_, ObjectKind::exported, record); }
+    void apply(const ScheduleRecord& record) { put(schedules_, ObjectKind::schedule, record); }
     void apply(const JobRecord& record) { put(jobs_, ObjectKind::job, record); }
     void apply(const Frozen& frozen);
     void apply(const ManifestStale& manifest);
@@ -176,6 +182,7 @@ class Catalog {
     std::map<Uuid, VmRecord> vms_;
     std::map<Uuid, SnapshotRecord> snapshots_;
     std::map<Uuid, ExportRecord> exports_;
+    std::map<Uuid, ScheduleRecord> schedules_;
     std::map<Uuid, JobRecord> jobs_;
     std::map<Uuid, Timestamp> frozen_;
     std::set<Uuid> stale_manifests_;

@@ -39,7 +39,7 @@ struct UnwantedFile {
 };
 
 using Change = std::variant<PoolRecord, DiskRecord, VolumeRecord, VmRecord, SnapshotRecord, ExportRecord,
-                            JobRecord, Frozen, ManifestStale, UnwantedFile, Removal>;
+                            ScheduleRecord, JobRecord, Frozen, ManifestStale, UnwantedFile, Removal>;
 
 class Changes {
   public:

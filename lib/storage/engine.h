@@ -23,6 +23,7 @@
 #include "storage/locks.h"
 #include "storage/pool.h"
 #include "storage/process_keeper.h"
+#include "storage/scheduler.h"
 #include "storage/vm.h"
 
 namespace volchain::storage {
@@ -71,6 +72,8 @@ class Engine final : private VmOwner {
     [[nodiscard]] Jobs& jobs() noexcept { return jobs_; }
     [[nodiscard]] const Jobs& jobs() const noexcept { return jobs_; }
     [[nodiscard]] Exports& exports() noexcept { return exports_; }
+    [[nodiscard]] Scheduler& schedules() noexcept { return schedules_; }
+    [[nodiscard]] const Scheduler& schedules() const noexcept { return schedules_; }
     /// For blocking work on files.
     [[nodiscard]] async::Workers& files() noexcept { return files_; }
     /// For looking after the files of a pool: where it does not answer, nobody else waits for that.
@@ -185,6 +188,7 @@ class Engine final : private VmOwner {
     async::TaskGroup tasks_;
     Exports exports_;
     Jobs jobs_;
+    Scheduler schedules_;
 };
 
 }  // namespace volchain::storage

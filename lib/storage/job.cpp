@@ -22,6 +22,8 @@ std::string_view journal_field(ObjectKind kind) {
             return "VOLCHAIN_SNAPSHOT";
         case ObjectKind::exported:
             return "VOLCHAIN_EXPORT";
+        case ObjectKind::schedule:
+            return "VOLCHAIN_SCHEDULE";
         case ObjectKind::job:
             return "VOLCHAIN_JOB";
     }

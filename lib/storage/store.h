@@ -23,6 +23,7 @@ struct Records {
     std::vector<VmRecord> vms;
     std::vector<SnapshotRecord> snapshots;
     std::vector<ExportRecord> exports;
+    std::vector<ScheduleRecord> schedules;
     std::vector<JobRecord> jobs;
     std::vector<Frozen> frozen;
     std::vector<Uuid> stale_manifests;

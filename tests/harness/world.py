@@ -40,6 +40,12 @@ CALLS = {
     "Volume.Checksum": (lambda w: [{}], None),
     "Snapshot.Diff": (lambda w: ["/", {}], None),
     "Snapshot.DiffMap": (lambda w: ["/", w.disks[2], 0], None),
+    "VM.SaveProfile": (lambda w: ["nightly", {"quiesce": ("s", "off")}], None),
+    "VM.DeleteProfile": (lambda w: ["nightly"], None),
+    "Manager.ImportManifest": (lambda w: ["/no/such/manifest.json", {}], "NotFound"),
+    "Manager.CreateSchedule": (lambda w: ["another", w.down, "daily", {}], None),
+    "Schedule.Update": (lambda w: [{}], None),
+    "Schedule.RunNow": (lambda w: [], None),
     "VM.CreateSnapshot": (lambda w: ["another", {}], None),
     "VM.Preview": (lambda w: [{w.disks[2]: w.snapshot}, {}], None),
     "VM.UndoPreview": (lambda w: [{}], None),
@@ -55,6 +61,8 @@ CALLS = {
     "Snapshot.Clone": (lambda w: ["clone", {}], None),
     "Snapshot.SetMetadata": (lambda w: [{}], None),
     "Snapshot.GetConfig": (lambda w: [], None),
+    "Snapshot.ToXML": (lambda w: [], None),
+    "VM.ImportSnapshotXML": (lambda w: ["<domainsnapshot/>", {}], "InvalidArgument"),
     "Job.Cancel": (lambda w: [], "Unsupported"),
     "Job.Pause": (lambda w: [], "Unsupported"),
     "Job.Resume": (lambda w: [], "Unsupported"),
@@ -66,6 +74,7 @@ CALLS = {
     "Export.Renew": (lambda w: [0], None),
     "Export.Open": (lambda w: [], None),
     "Export.Stop": (lambda w: [{}], None),
+    "Schedule.Delete": (lambda w: [], None),
 }
 
 
@@ -127,10 +136,11 @@ class World:
 
         base = c.get(c.get(self.disks[0], "Disk", "Active"), "Volume", "Backing")
         self.export = exports.make_of_volume(c, base)
+        self.schedule = c.create_schedule("later", self.down, "yearly")
         self.job = next(iter(c.of_kind("job")))
         volume = dict(c.get(self.snapshot, "Snapshot", "Disks"))[self.disks[2]]
         self.one = {"pool": self.pool, "disk": self.disks[1], "volume": volume, "vm": self.down,
-                    "snapshot": self.snapshot, "export": self.export, "job": self.job}
+                    "snapshot": self.snapshot, "export": self.export, "schedule": self.schedule, "job": self.job}
         assert set(self.one) == set(KINDS)
 
     def create_disk(self, name, size=MiB, **options):

@@ -32,7 +32,7 @@ TEST_F(SchemaTest, IsMadeInAnEmptyDatabase) {
     migrate(database_);
     EXPECT_GE(version_of(database_), 1);
     EXPECT_THAT(tables_of(database_),
-                ElementsAre("disk", "export", "frozen", "job", "pool", "snapshot", "snapshot_disk",
+                ElementsAre("disk", "export", "frozen", "job", "pool", "schedule", "snapshot", "snapshot_disk",
                             "snapshot_excluded", "stale_manifest", "unwanted_file", "vm", "volume"));
 }
 
