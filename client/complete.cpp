@@ -68,8 +68,8 @@ void offer(Completion& completion, std::string_view candidate) {
 
 /// What a word of a usage or of an option's value stands for.
 void offer_value(Completion& completion, std::string_view what) {
-    static constexpr std::array<std::string_view, 8> objects{"POOL",     "DISK",   "VOLUME", "VM",
-                                                             "SNAPSHOT", "EXPORT", "BACKUP", "JOB"};
+    static constexpr std::array<std::string_view, 9> objects{"POOL",   "DISK",   "VOLUME",   "VM", "SNAPSHOT",
+                                                             "EXPORT", "BACKUP", "SCHEDULE", "JOB"};
     static constexpr std::array<std::string_view, 3> files{"FILE", "DIRECTORY", "SOCKET"};
     if (what.ends_with("...")) what.remove_suffix(3);
     if (const std::size_t pair = what.find('='); pair != what.npos) {

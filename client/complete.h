@@ -4,8 +4,9 @@
 // here; the names of objects are asked for by the hidden verb `complete` (host.cpp), which the shells' few
 // lines call.
 //
-// The words of usages and option values say what they stand for: POOL, DISK, VOLUME, VM, SNAPSHOT, EXPORT,
-// BACKUP and JOB are objects; FILE, DIRECTORY and SOCKET are left to the shell; "a|b" are words; "DISK=SNAPSHOT" is what it says;
+// The words of usages and option values say what they stand for: POOL, DISK, VOLUME, VM, SNAPSHOT, EXPORT, BACKUP,
+// SCHEDULE and JOB are objects; FILE, DIRECTORY and SOCKET are left to the shell; "a|b" are words; "DISK=SNAPSHOT" is what
+// it says;
 // anything else (NAME, SIZE) is the user's own.
 #pragma once
 

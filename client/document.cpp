@@ -11,16 +11,14 @@
 namespace volchain::client {
 namespace {
 
-constexpr std::size_t document_limit = std::size_t{4} << 20;
-
-std::string read_stdin() {
+std::string read_stdin(std::size_t limit) {
     std::string all;
     std::array<char, 65536> part{};
     while (const std::size_t count = std::fread(part.data(), 1, part.size(), stdin)) {
         all.append(part.data(), count);
-        if (all.size() > document_limit)
+        if (all.size() > limit)
             throw Error(ErrorCode::invalid_argument,
-                        "a configuration has at most {} bytes; there are more on stdin", document_limit);
+                        "such a document has at most {} bytes; there are more on stdin", limit);
     }
     if (std::ferror(stdin) != 0) throw system_error(errno, "cannot read stdin");
     return all;
@@ -28,8 +26,12 @@ std::string read_stdin() {
 
 }  // namespace
 
+std::string read_text(const std::string& path, std::size_t limit) {
+    return path == "-" ? read_stdin(limit) : read_file(path, limit);
+}
+
 Bytes read_document(const std::string& path) {
-    const std::string text = path == "-" ? read_stdin() : read_file(path, document_limit);
+    const std::string text = read_text(path, std::size_t{4} << 20);
     return {text.begin(), text.end()};
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Configuration documents of VMs, read from a file or stdin and printed as they are.
+// Documents (configurations of VMs, snapshots as XML), read from a file or stdin and printed as they are.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,9 @@ namespace volchain::client {
 
 using Bytes = std::vector<std::uint8_t>;
 
-/// The content of a file, or of stdin for "-"; no more than the daemon takes (4 MiB). Throws Error.
+/// The content of a file, or of stdin for "-". Throws Error where it is larger than the limit.
+[[nodiscard]] std::string read_text(const std::string& path, std::size_t limit);
+/// A configuration: no more than the daemon takes (4 MiB).
 [[nodiscard]] Bytes read_document(const std::string& path);
 
 /// Prints what GetConfig of the object answers; with JSON its type, too.

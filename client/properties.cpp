@@ -29,7 +29,7 @@ const std::vector<std::string>& field_names(const std::string& property) {
 
 Cell cell_of_number(const std::string& name, std::uint64_t number) {
     if (name.ends_with("Bytes") || name.ends_with("-bytes") || name == "bytes") return Cell::size(number);
-    if (name.ends_with("-usec")) return Cell::duration(number);
+    if (name.ends_with("-usec") || name == "JitterUsec") return Cell::duration(number);
     return name.ends_with("Usec") ? Cell::time(number) : Cell::number(number);
 }
 

@@ -3,6 +3,7 @@
 // volchainctl snapshot: instants of a VM's disks.
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 #include "client/clone.h"
 #include "client/document.h"
@@ -11,37 +12,65 @@
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/show.h"
+#include "client/snapshot_options.h"
 #include "client/verb.h"
 
 namespace volchain::client {
 namespace {
 
+bool is_scheduled(const Object* row) {
+    return row->kind == "schedule";
+}
+
+/// Of a schedule, when the next one will be taken.
+std::uint64_t date_of(const Object* row) {
+    return row->number(is_scheduled(row) ? "NextUsec" : "CreatedUsec");
+}
+
+/// By the VM, then as wished.
+void sort_snapshots(std::vector<const Object*>& rows, const Objects& objects, const Arguments& arguments) {
+    const bool by_name = arguments.value("sort") == "name";
+    const auto before = [&](const Object* a, const Object* b) {
+        if (by_name) return a->text("Name") < b->text("Name");
+        return date_of(a) < date_of(b);
+    };
+    std::stable_sort(rows.begin(), rows.end(), [&](const Object* a, const Object* b) {
+        const std::string vm_a = objects.name(a->reference("VM"));
+        const std::string vm_b = objects.name(b->reference("VM"));
+        if (vm_a != vm_b) return vm_a < vm_b;
+        return arguments.flag("reverse") ? before(b, a) : before(a, b);
+    });
+}
+
 async::Task<> list_snapshots(Session& session, Arguments arguments) {
     bus::ObjectPath vm;
     if (const auto wanted = arguments.word(0)) vm = co_await session.find("vm", *wanted);
     const Objects objects = co_await session.objects();
-    std::vector<const Object*> snapshots = objects.of_kind("snapshot");
-    if (!vm.none())
-        std::erase_if(snapshots, [&vm](const Object* snapshot) { return snapshot->reference("VM") != vm; });
-    const auto key = [&objects](const Object* snapshot) {
-        return std::tuple(objects.name(snapshot->reference("VM")), snapshot->number("CreatedUsec"));
+    const std::string shown = arguments.value("show").value_or("taken");
+    std::vector<const Object*> rows;
+    if (shown != "scheduled") rows = objects.of_kind("snapshot");
+    if (shown != "taken")
+        for (const Object* schedule : objects.of_kind("schedule")) rows.push_back(schedule);
+    std::erase_if(rows, [&](const Object* row) {
+        return (!vm.none() && row->reference("VM") != vm) || (is_scheduled(row) && date_of(row) == 0);
+    });
+    sort_snapshots(rows, objects, arguments);
+    const auto date = [](const Object& row) { return Cell::time(date_of(&row)); };
+    const auto status = [](const Object& row) {
+        return Cell::state(is_scheduled(&row) ? "scheduled" : row.text("Status"));
     };
-    std::stable_sort(snapshots.begin(), snapshots.end(),
-                     [&key](const Object* a, const Object* b) { return key(a) < key(b); });
-    const std::vector<ListColumn> columns{"Name",  "VM",     "CreatedUsec", "Consistency", "VMState",
-                                          "Disks", "Parent", "Current",     "Status"};
-    session.output().print(list_of("snapshot", objects, snapshots, columns));
+    const std::vector<ListColumn> columns{"Name",        "VM",      {"CreatedUsec", date},
+                                          "Consistency", "VMState", "Disks",
+                                          "Parent",      "Current", {"Status", status}};
+    session.output().print(list_of("snapshot", objects, rows, columns));
 }
 
 async::Task<> create_snapshot(Session& session, Arguments arguments) {
-    MethodOptions options(arguments);
-    options.text("description").text("quiesce").duration("freeze-timeout").text("on-disk-failure");
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
-    const auto disks = co_await session.find_all("disk", arguments.values("disk"));
-    const auto exclude = co_await session.find_all("disk", arguments.values("exclude"));
-    options.objects("disks", disks).objects("exclude", exclude);
+    bus::Dict options = co_await read_snapshot_options(session, arguments);
+    if (const auto profile = arguments.value("profile")) options.emplace("profile", *profile);
     const std::string name = arguments.word(1).value_or("");
-    const auto job = co_await session.call<bus::ObjectPath>(vm, "CreateSnapshot", name, options.dict());
+    const auto job = co_await session.call<bus::ObjectPath>(vm, "CreateSnapshot", name, options);
     co_await finish_job(session, job, "snapshot");
 }
 
@@ -154,25 +183,33 @@ async::Task<> print_snapshot_config(Session& session, Arguments arguments) {
     co_await print_config(session, snapshot);
 }
 
+async::Task<> print_snapshot_xml(Session& session, Arguments arguments) {
+    const bus::ObjectPath snapshot = co_await session.find("snapshot", arguments.at(0));
+    const auto xml = co_await session.call<std::string>(snapshot, "ToXML");
+    if (session.output().json())
+        session.output().print_json({{"xml", xml}});
+    else
+        session.output().print_raw(xml);
+}
+
 }  // namespace
 
 std::vector<Verb> snapshot_verbs() {
+    std::vector<Option> create = snapshot_options();
+    create.push_back({"profile", "NAME", "what is not given here is as saved in this profile of the VM"});
     const Option no_config{"no-config", "", "let the VM keep its configuration"};
     return {
-        {"snapshot", "list", "[VM]", "list the snapshots, or those of a VM", list_snapshots},
-        {"snapshot", "show", "SNAPSHOT", "show all there is to say of a snapshot", show_object},
         {"snapshot",
-         "create",
-         "VM [NAME]",
-         "keep the content of the VM's disks as it is now",
-         create_snapshot,
-         {{"description", "TEXT", "for people"},
-          {"disk", "DISK...", "only this disk, and others given likewise"},
-          {"exclude", "DISK...", "all disks but this one, and others given likewise"},
-          {"quiesce", "auto|require|off",
-           "freeze the guest's file systems: if it can be, or fail, or not at all"},
-          {"freeze-timeout", "DURATION", "how long the freeze may take"},
-          {"on-disk-failure", "abort|exclude", "what a disk that cannot take part does to the snapshot"}}},
+         "list",
+         "[VM]",
+         "list the snapshots, or those of a VM",
+         list_snapshots,
+         {{"show", "taken|scheduled|all", "those that there are, or schedules with their next run, or both"},
+          {"sort", "date|name", "by what, within each VM"},
+          {"reverse", "", "the last one first"}}},
+        {"snapshot", "show", "SNAPSHOT", "show all there is to say of a snapshot", show_object},
+        {"snapshot", "create", "VM [NAME]", "keep the content of the VM's disks as it is now",
+         create_snapshot, std::move(create)},
         {"snapshot",
          "preview",
          "SNAPSHOT",
@@ -207,6 +244,7 @@ std::vector<Verb> snapshot_verbs() {
          {{"extents", "", "list where"}}},
         {"snapshot", "config", "SNAPSHOT", "print the VM's configuration of that instant",
          print_snapshot_config},
+        {"snapshot", "xml", "SNAPSHOT", "print the snapshot as a document of libvirt", print_snapshot_xml},
     };
 }
 

@@ -10,7 +10,7 @@ namespace {
 std::vector<Verb> all_verbs() {
     std::vector<Verb> all;
     for (auto* rows : {pool_verbs, disk_verbs, volume_verbs, vm_verbs, snapshot_verbs, export_verbs,
-                       backup_verbs, job_verbs, host_verbs}) {
+                       backup_verbs, schedule_verbs, job_verbs, host_verbs}) {
         std::vector<Verb> some = rows();
         std::move(some.begin(), some.end(), std::back_inserter(all));
     }
@@ -48,6 +48,7 @@ const std::vector<Noun>& nouns() {
         {"snapshot", "instants of a VM's disks"},
         {"export", "volumes that are shown to backup appliances"},
         {"backup", "moments of running VMs' disks that are held for backups"},
+        {"schedule", "snapshots that are taken, and removed again, by the calendar"},
         {"job", "operations under way, and what became of them"},
     };
     return all;

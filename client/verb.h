@@ -66,6 +66,7 @@ struct Noun {
 [[nodiscard]] std::vector<Verb> snapshot_verbs();
 [[nodiscard]] std::vector<Verb> export_verbs();
 [[nodiscard]] std::vector<Verb> backup_verbs();
+[[nodiscard]] std::vector<Verb> schedule_verbs();
 [[nodiscard]] std::vector<Verb> job_verbs();
 [[nodiscard]] std::vector<Verb> host_verbs();
 

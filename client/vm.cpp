@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // volchainctl vm: virtual machines.
+#include <filesystem>
 #include <map>
 #include <tuple>
 
@@ -10,6 +11,7 @@
 #include "client/job_wait.h"
 #include "client/properties.h"
 #include "client/show.h"
+#include "client/snapshot_options.h"
 #include "client/usage_error.h"
 #include "client/verb.h"
 #include "client/vm_tree.h"
@@ -175,6 +177,51 @@ async::Task<> set_vm_config(Session& session, Arguments arguments) {
     co_await session.call(vm, "SetConfig", document, type);
 }
 
+/// "OLD=NEW"
+std::map<std::string, std::string> moved_pools(const std::vector<std::string>& words) {
+    std::map<std::string, std::string> moved;
+    for (const std::string& word : words) {
+        const std::size_t equals = word.find('=');
+        if (equals == std::string::npos) throw UsageError("{} is not OLD=NEW", quote(word));
+        moved[word.substr(0, equals)] = word.substr(equals + 1);
+    }
+    return moved;
+}
+
+async::Task<> import_vm(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.text("name").flag("ignore-newer");
+    if (arguments.flag("pool")) options.set("pools", moved_pools(arguments.values("pool")));
+    MethodOptions sockets(arguments);
+    sockets.text("qmp-socket").text("agent-socket");
+    const std::string file = std::filesystem::absolute(arguments.at(0)).string();
+    const auto vm = co_await session.call_manager<bus::ObjectPath>("ImportManifest", file, options.dict());
+    if (!sockets.dict().empty()) co_await session.call(vm, "Update", sockets.dict());
+    co_await print_made(session, vm);
+}
+
+async::Task<> save_profile(Session& session, Arguments arguments) {
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    const bus::Dict options = co_await read_snapshot_options(session, arguments);
+    co_await session.call(vm, "SaveProfile", arguments.at(1), options);
+}
+
+async::Task<> delete_profile(Session& session, Arguments arguments) {
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    co_await session.call(vm, "DeleteProfile", arguments.at(1));
+}
+
+async::Task<> import_snapshot(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    if (const auto current = arguments.value("current")) options.set("current", *current == "yes");
+    // As much as the daemon takes.
+    const std::string xml = read_text(arguments.at(1), std::size_t{16} << 20);
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
+    const auto snapshot =
+        co_await session.call<bus::ObjectPath>(vm, "ImportSnapshotXML", xml, options.dict());
+    co_await print_made(session, snapshot);
+}
+
 }  // namespace
 
 std::vector<Verb> vm_verbs() {
@@ -238,6 +285,25 @@ std::vector<Verb> vm_verbs() {
          "replace the VM's configuration; - for stdin",
          set_vm_config,
          {{"type", "TYPE", "its MIME type; where not given, as it was"}}},
+        {"vm",
+         "import",
+         "FILE",
+         "make a VM known again by its manifest",
+         import_vm,
+         {{"name", "NAME", "what it is called from now on"},
+          {"pool", "OLD=NEW...", "a directory that the manifest names, and where it is now"},
+          {"ignore-newer", "", "also where there are images that the manifest does not know; they are lost"},
+          {"qmp-socket", "SOCKET", "Unix socket of its QMP monitor"},
+          {"agent-socket", "SOCKET", "Unix socket of its guest agent's port"}}},
+        {"vm", "save-profile", "VM NAME", "keep options of snapshots under a name", save_profile,
+         snapshot_options()},
+        {"vm", "delete-profile", "VM NAME", "forget options that were kept under a name", delete_profile},
+        {"vm",
+         "import-snapshot",
+         "VM FILE",
+         "make a snapshot known again that a document of libvirt tells of; - for stdin",
+         import_snapshot,
+         {{"current", "yes|no", "whether it becomes the current one; else as the document says"}}},
     };
 }
 

@@ -113,6 +113,14 @@ Reader program(std::string storage::Settings::*member) {
     };
 }
 
+unsigned small_number_of(const toml::node& node, const std::string& where) {
+    const auto number = node.value<std::int64_t>();
+    constexpr std::int64_t largest = 1000;
+    if (!number || !node.is_integer() || *number < 1 || *number > largest)
+        refuse(where, fmt::format("must be a number from 1 to {}", largest));
+    return static_cast<unsigned>(*number);
+}
+
 const std::map<std::string, Reader>& readers() {
     using storage::Settings;
     static const std::map<std::string, Reader> all{
@@ -135,6 +143,10 @@ const std::map<std::string, Reader>& readers() {
         {"qemu.switch-timeout", duration(&Settings::switch_timeout)},
         {"qemu.unplug-timeout", duration(&Settings::unplug_timeout)},
         {"qemu.storage-daemon", program(&Settings::storage_daemon)},
+        {"schedules.runs-per-pool",
+         [](Config& c, const toml::node& n, const std::string& w) {
+             c.settings.scheduled_runs_per_pool = small_number_of(n, w);
+         }},
         {"pools.check-interval", seconds_at_least_one(&Settings::pool_check_interval)},
     };
     return all;

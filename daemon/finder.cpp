@@ -37,6 +37,8 @@ std::vector<Named> objects_of(const Catalog& catalog, ObjectKind kind) {
             return by_name(catalog.vms());
         case ObjectKind::snapshot:
             return by_name(catalog.snapshots());
+        case ObjectKind::schedule:
+            return by_name(catalog.schedules());
         case ObjectKind::volume:
             for (const auto& [id, volume] : catalog.volumes()) all.push_back({id, catalog.path(volume)});
             return all;

@@ -3,7 +3,9 @@
 
 #include "base/text.h"
 #include "daemon/finder.h"
+#include "daemon/schedule_object.h"
 #include "storage/helper.h"
+#include "storage/import_manifest.h"
 #include "storage/pools.h"
 #include "storage/vms.h"
 
@@ -17,6 +19,9 @@ bus::Interface<ManagerObject> ManagerObject::table() {
         .method<&ManagerObject::create_pool>("CreatePool", bus::in("name", "path", "options"),
                                              bus::out("pool"))
         .method<&ManagerObject::register_vm>("RegisterVM", bus::in("name", "options"), bus::out("vm"))
+        .method<&ManagerObject::create_schedule>(
+            "CreateSchedule", bus::in("name", "vm", "calendar", "options"), bus::out("schedule"))
+        .method<&ManagerObject::import_manifest>("ImportManifest", bus::in("path", "options"), bus::out("vm"))
         .method<&ManagerObject::find>("Find", bus::in("kind", "what"), bus::out("object"))
         .property<&ManagerObject::version>("Version", bus::Change::never)
         .property<&ManagerObject::qemu_version>("QemuVersion", bus::Change::never)
@@ -52,6 +57,35 @@ async::Task<bus::ObjectPath> ManagerObject::register_vm(bus::Call, std::string n
     co_return object_path(ObjectKind::vm, vm);
 }
 
+async::Task<bus::ObjectPath> ManagerObject::create_schedule(bus::Call call, std::string name,
+                                                            bus::ObjectPath vm, std::string calendar,
+                                                            bus::Options options) {
+    const Uuid vm_id = id_in(vm, ObjectKind::vm, "vm");
+    auto more = take_schedule_options(options);
+    options.finish();
+    const uid_t owner = co_await call.sender_uid();
+    storage::Scheduler::Edit edit = [=](storage::ScheduleRecord& schedule) {
+        schedule.name = name;
+        schedule.calendar = calendar;
+        schedule.owner_uid = owner;
+        more(schedule);
+    };
+    const Uuid schedule = co_await storage::create_schedule(engine_, vm_id, std::move(edit));
+    co_return object_path(ObjectKind::schedule, schedule);
+}
+
+async::Task<bus::ObjectPath> ManagerObject::import_manifest(bus::Call, std::string path,
+                                                            bus::Options options) {
+    storage::ManifestRequest request(std::move(path));
+    request.name = options.take<std::string>("name", "");
+    using Paths = std::map<std::string, std::string>;
+    request.pools = options.take<Paths>("pools", Paths());
+    request.ignore_newer = options.take<bool>("ignore-newer", false);
+    options.finish();
+    const Uuid vm = co_await storage::import_manifest(engine_, std::move(request));
+    co_return object_path(ObjectKind::vm, vm);
+}
+
 async::Task<bus::ObjectPath> ManagerObject::find(bus::Call, std::string kind, std::string what) {
     const auto known = from_word<ObjectKind>(kind);
     if (!known)
@@ -65,7 +99,7 @@ std::string ManagerObject::version() const {
 }
 
 std::vector<std::string> ManagerObject::features() const {
-    std::vector<std::string> features{"pools", "overlays", "snapshots", "previews"};
+    std::vector<std::string> features{"pools", "overlays", "snapshots", "previews", "schedules"};
     if (!qemu_version_.empty()) features.insert(features.end(), {"exports", "storage-daemon"});
     return features;
 }

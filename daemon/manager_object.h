@@ -15,6 +15,9 @@ class ManagerObject {
     async::Task<bus::ObjectPath> create_pool(bus::Call call, std::string name, std::string path,
                                              bus::Options options);
     async::Task<bus::ObjectPath> register_vm(bus::Call call, std::string name, bus::Options options);
+    async::Task<bus::ObjectPath> create_schedule(bus::Call call, std::string name, bus::ObjectPath vm,
+                                                 std::string calendar, bus::Options options);
+    async::Task<bus::ObjectPath> import_manifest(bus::Call call, std::string path, bus::Options options);
     async::Task<bus::ObjectPath> find(bus::Call call, std::string kind, std::string what);
 
     [[nodiscard]] std::string version() const;

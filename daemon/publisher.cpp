@@ -22,6 +22,7 @@ Publisher::Publisher(bus::Connection& connection, storage::Engine& engine, bus::
       exports_(engine),
       backups_(engine),
       bound_exports_(connection, engine),
+      schedules_(engine),
       jobs_(engine),
       objects_(connection, root_path, gate) {}
 
@@ -45,6 +46,7 @@ void Publisher::publish() {
     publish_family(ObjectKind::snapshot, snapshots_);
     publish_family(ObjectKind::exported, exports_);
     publish_family(ObjectKind::backup, backups_);
+    publish_family(ObjectKind::schedule, schedules_);
     publish_family(ObjectKind::job, jobs_);
     for (const ObjectKind kind : {ObjectKind::exported, ObjectKind::backup})
         for (const Uuid& id : engine_.catalog().ids(kind)) bound_exports_.follow({kind, id});
@@ -135,6 +137,12 @@ std::set<Publisher::Key> Publisher::related(const Key& key) const {
         case ObjectKind::snapshot:
             add(ObjectKind::vm, catalog.snapshot(id).vm);
             add(ObjectKind::snapshot, catalog.snapshot(id).parent);
+            add(ObjectKind::schedule, catalog.snapshot(id).schedule);
+            break;
+        case ObjectKind::schedule:
+            add(ObjectKind::vm, catalog.schedule(id).vm);
+            for (const auto& [snapshot, made] : catalog.snapshots())
+                if (made.schedule == id) add(ObjectKind::snapshot, snapshot);
             break;
         case ObjectKind::pool:
         case ObjectKind::exported:

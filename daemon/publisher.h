@@ -19,6 +19,7 @@
 #include "daemon/job_object.h"
 #include "daemon/manager_object.h"
 #include "daemon/pool_object.h"
+#include "daemon/schedule_object.h"
 #include "daemon/snapshot_object.h"
 #include "daemon/vm_object.h"
 #include "daemon/volume_object.h"
@@ -61,6 +62,7 @@ class Publisher final : public storage::EngineObserver {
     ExportObject exports_;
     BackupObject backups_;
     BoundExports bound_exports_;
+    ScheduleObject schedules_;
     JobObject jobs_;
     bus::Objects objects_;
 

@@ -6,6 +6,7 @@
 #include "storage/preview.h"
 #include "storage/preview_state.h"
 #include "storage/remove_volumes.h"
+#include "storage/snapshot_documents.h"
 #include "storage/snapshots.h"
 
 namespace volchain::daemon {
@@ -31,6 +32,7 @@ bus::Interface<SnapshotObject> SnapshotObject::table() {
         .method<&SnapshotObject::export_disk>("Export", bus::in("disk", "options"), bus::out("job"))
         .method<&SnapshotObject::set_metadata>("SetMetadata", bus::in("options"), bus::out())
         .method<&SnapshotObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
+        .method<&SnapshotObject::to_xml>("ToXML", bus::in(), bus::out("xml"))
         .method<&SnapshotObject::diff>("Diff", bus::in("other", "options"), bus::out("disks"))
         .method<&SnapshotObject::diff_map>("DiffMap", bus::in("other", "disk", "start"),
                                            bus::out("extents", "next"))
@@ -47,6 +49,7 @@ bus::Interface<SnapshotObject> SnapshotObject::table() {
         .property<&SnapshotObject::disks>("Disks", bus::Change::signalled)
         .property<&SnapshotObject::excluded>("Excluded", bus::Change::signalled)
         .property<&SnapshotObject::origin>("Origin", bus::Change::never)
+        .property<&SnapshotObject::schedule>("Schedule", bus::Change::signalled)
         .property<&SnapshotObject::current>("Current", bus::Change::signalled);
     return table;
 }
@@ -117,6 +120,10 @@ async::Task<bus::ObjectPath> SnapshotObject::remove(bus::Call call, Uuid id, bus
 async::Task<std::tuple<Bytes, std::string>> SnapshotObject::get_config(bus::Call, Uuid id) {
     const storage::SnapshotRecord& snapshot = engine_.catalog().snapshot(id);
     co_return std::make_tuple(to_bytes(snapshot.config), snapshot.config_type);
+}
+
+async::Task<std::string> SnapshotObject::to_xml(bus::Call, Uuid id) {
+    co_return storage::snapshot_document(engine_.catalog(), id);
 }
 
 async::Task<std::vector<DiskDifference>> SnapshotObject::diff(bus::Call, Uuid id, bus::ObjectPath other,
@@ -200,6 +207,12 @@ std::vector<PathText> SnapshotObject::excluded(Uuid id) const {
 
 std::string SnapshotObject::origin(Uuid id) const {
     return engine_.catalog().snapshot(id).origin;
+}
+
+bus::ObjectPath SnapshotObject::schedule(Uuid id) const {
+    const Uuid schedule = engine_.catalog().snapshot(id).schedule;
+    const bool there = engine_.catalog().has({ObjectKind::schedule, schedule});
+    return object_path(ObjectKind::schedule, there ? schedule : Uuid{});
 }
 
 bool SnapshotObject::current(Uuid id) const {

@@ -24,6 +24,7 @@ class SnapshotObject {
     async::Task<> set_metadata(bus::Call call, Uuid id, bus::Options options);
     async::Task<bus::ObjectPath> remove(bus::Call call, Uuid id, bus::Options options);
     async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);
+    async::Task<std::string> to_xml(bus::Call call, Uuid id);
     async::Task<std::vector<DiskDifference>> diff(bus::Call call, Uuid id, bus::ObjectPath other,
                                                   bus::Options options);
     async::Task<std::tuple<Extents, std::uint64_t>> diff_map(bus::Call call, Uuid id, bus::ObjectPath other,
@@ -42,6 +43,7 @@ class SnapshotObject {
     [[nodiscard]] std::vector<PathPair> disks(Uuid id) const;
     [[nodiscard]] std::vector<PathText> excluded(Uuid id) const;
     [[nodiscard]] std::string origin(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath schedule(Uuid id) const;
     [[nodiscard]] bool current(Uuid id) const;
 
   private:

@@ -2,12 +2,14 @@
 #include "daemon/vm_object.h"
 
 #include "daemon/bound_exports.h"
+#include "daemon/schedule_object.h"
 #include "storage/checkpoints.h"
 #include "storage/create_snapshot.h"
 #include "storage/delete_checkpoint.h"
 #include "storage/end_preview.h"
 #include "storage/launch_arguments.h"
 #include "storage/preview.h"
+#include "storage/snapshot_documents.h"
 #include "storage/start_backup.h"
 #include "storage/vms.h"
 
@@ -26,6 +28,10 @@ bus::Interface<VmObject> VmObject::table() {
         .method<&VmObject::launch_arguments>("LaunchArguments", bus::in("options"), bus::out("arguments"))
         .method<&VmObject::get_config>("GetConfig", bus::in(), bus::out("config", "type"))
         .method<&VmObject::set_config>("SetConfig", bus::in("config", "type"), bus::out())
+        .method<&VmObject::import_snapshot_xml>("ImportSnapshotXML", bus::in("xml", "options"),
+                                                bus::out("snapshot"))
+        .method<&VmObject::save_profile>("SaveProfile", bus::in("name", "options"), bus::out())
+        .method<&VmObject::delete_profile>("DeleteProfile", bus::in("name"), bus::out())
         .method<&VmObject::update>("Update", bus::in("options"), bus::out())
         .method<&VmObject::refresh>("Refresh", bus::in(), bus::out())
         .method<&VmObject::unregister>("Unregister", bus::in("options"), bus::out())
@@ -43,6 +49,8 @@ bus::Interface<VmObject> VmObject::table() {
         .property<&VmObject::config_type>("ConfigType", bus::Change::signalled)
         .property<&VmObject::checkpoints>("Checkpoints", bus::Change::signalled)
         .property<&VmObject::checkpoint_problems>("CheckpointProblems", bus::Change::signalled)
+        .property<&VmObject::profiles>("Profiles", bus::Change::signalled)
+        .property<&VmObject::schedules>("Schedules", bus::Change::signalled)
         .property<&VmObject::unmanaged>("Unmanaged", bus::Change::signalled);
     return table;
 }
@@ -50,14 +58,9 @@ bus::Interface<VmObject> VmObject::table() {
 async::Task<bus::ObjectPath> VmObject::create_snapshot(bus::Call call, Uuid id, std::string name,
                                                        bus::Options options) {
     storage::SnapshotRequest request(id, std::move(name));
-    request.description = options.take<std::string>("description", "");
-    request.disks = take_ids(options, "disks", ObjectKind::disk);
-    request.exclude = take_ids(options, "exclude", ObjectKind::disk).value_or(std::vector<Uuid>());
-    request.quiesce = take_word<storage::QuiesceMode>(options, "quiesce").value_or(request.quiesce);
-    request.freeze_timeout = take_timeout(options, "freeze-timeout-usec");
-    request.on_disk_failure =
-        take_word<storage::OnDiskFailure>(options, "on-disk-failure").value_or(request.on_disk_failure);
+    const auto wanted = take_snapshot_options(options);
     options.finish();
+    storage::apply_snapshot_options(engine_.catalog(), wanted, request);
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::create_snapshot(engine_, std::move(request));
     co_return object_path(ObjectKind::job, job);
@@ -155,6 +158,16 @@ async::Task<> VmObject::set_config(bus::Call, Uuid id, Bytes config, std::string
     co_await storage::set_vm_config(engine_, id, to_text(config), std::move(type));
 }
 
+async::Task<> VmObject::save_profile(bus::Call, Uuid id, std::string name, bus::Options options) {
+    auto saved = take_snapshot_options(options);
+    options.finish();
+    co_await storage::save_profile(engine_, id, std::move(name), std::move(saved));
+}
+
+async::Task<> VmObject::delete_profile(bus::Call, Uuid id, std::string name) {
+    co_await storage::delete_profile(engine_, id, std::move(name));
+}
+
 async::Task<> VmObject::update(bus::Call, Uuid id, bus::Options options) {
     storage::VmUpdate update;
     update.name = options.take<std::string>("name");
@@ -162,6 +175,14 @@ async::Task<> VmObject::update(bus::Call, Uuid id, bus::Options options) {
     update.agent_socket = options.take<std::string>("agent-socket");
     options.finish();
     co_await storage::update_vm(engine_, id, std::move(update));
+}
+
+async::Task<bus::ObjectPath> VmObject::import_snapshot_xml(bus::Call, Uuid id, std::string xml,
+                                                           bus::Options options) {
+    const auto current = options.take<bool>("current");
+    options.finish();
+    const Uuid snapshot = co_await storage::import_snapshot_document(engine_, id, std::move(xml), current);
+    co_return object_path(ObjectKind::snapshot, snapshot);
 }
 
 async::Task<> VmObject::refresh(bus::Call, Uuid id) {
@@ -229,6 +250,17 @@ std::vector<CheckpointFlaw> VmObject::checkpoint_problems(Uuid id) const {
         for (const auto& [disk, why] : checkpoint.flaws)
             all.emplace_back(checkpoint.name.name, object_path(ObjectKind::disk, disk), why);
     return all;
+}
+
+std::map<std::string, bus::Dict> VmObject::profiles(Uuid id) const {
+    std::map<std::string, bus::Dict> all;
+    for (const auto& [name, options] : engine_.catalog().vm(id).profiles.items())
+        all.emplace(name, snapshot_options_dict(options));
+    return all;
+}
+
+std::vector<bus::ObjectPath> VmObject::schedules(Uuid id) const {
+    return object_paths(ObjectKind::schedule, engine_.catalog().schedules_of_vm(id));
 }
 
 std::vector<TextPair> VmObject::unmanaged(Uuid id) const {

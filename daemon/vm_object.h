@@ -34,7 +34,11 @@ class VmObject {
     async::Task<std::vector<std::string>> launch_arguments(bus::Call call, Uuid id, bus::Options options);
     async::Task<std::tuple<Bytes, std::string>> get_config(bus::Call call, Uuid id);
     async::Task<> set_config(bus::Call call, Uuid id, Bytes config, std::string type);
+    async::Task<> save_profile(bus::Call call, Uuid id, std::string name, bus::Options options);
+    async::Task<> delete_profile(bus::Call call, Uuid id, std::string name);
     async::Task<> update(bus::Call call, Uuid id, bus::Options options);
+    async::Task<bus::ObjectPath> import_snapshot_xml(bus::Call call, Uuid id, std::string xml,
+                                                     bus::Options options);
     async::Task<> refresh(bus::Call call, Uuid id);
     async::Task<> unregister(bus::Call call, Uuid id, bus::Options options);
 
@@ -52,6 +56,8 @@ class VmObject {
     [[nodiscard]] std::string config_type(Uuid id) const;
     [[nodiscard]] std::vector<CheckpointRow> checkpoints(Uuid id) const;
     [[nodiscard]] std::vector<CheckpointFlaw> checkpoint_problems(Uuid id) const;
+    [[nodiscard]] std::map<std::string, bus::Dict> profiles(Uuid id) const;
+    [[nodiscard]] std::vector<bus::ObjectPath> schedules(Uuid id) const;
     [[nodiscard]] std::vector<TextPair> unmanaged(Uuid id) const;
 
   private:

@@ -11,6 +11,8 @@
 namespace volchain {
 namespace {
 
+constexpr std::string_view base64_digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 bool control(char c) noexcept {
     return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
 }
@@ -96,7 +98,6 @@ std::string joined(const std::vector<std::string>& items, std::string_view separ
 }
 
 std::string base64(std::string_view bytes) {
-    constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     std::string text;
     text.reserve((bytes.size() + 2) / 3 * 4);
     for (std::size_t at = 0; at < bytes.size(); at += 3) {
@@ -105,9 +106,30 @@ std::string base64(std::string_view bytes) {
         for (std::size_t i = 0; i < 3; ++i)
             bits = bits << 8 | (i < group.size() ? static_cast<std::uint8_t>(group[i]) : 0U);
         for (std::size_t i = 0; i < 4; ++i)
-            text += i <= group.size() ? digits[bits >> (18 - 6 * i) & 63U] : '=';
+            text += i <= group.size() ? base64_digits[bits >> (18 - 6 * i) & 63U] : '=';
     }
     return text;
+}
+
+std::optional<std::string> from_base64(std::string_view text) {
+    if (text.size() % 4 != 0) return std::nullopt;
+    std::string bytes;
+    bytes.reserve(text.size() / 4 * 3);
+    for (std::size_t at = 0; at < text.size(); at += 4) {
+        const std::string_view group = text.substr(at, 4);
+        const std::size_t digits = std::min(group.find('='), group.size());
+        const bool last = at + 4 == text.size();
+        const bool padding = group.substr(digits).find_first_not_of('=') == std::string_view::npos;
+        if (digits < 2 || (digits < 4 && !last) || !padding) return std::nullopt;
+        std::uint32_t bits = 0;
+        for (std::size_t i = 0; i < 4; ++i) {
+            const std::size_t value = i < digits ? base64_digits.find(group[i]) : 0;
+            if (value == std::string_view::npos) return std::nullopt;
+            bits = bits << 6 | static_cast<std::uint32_t>(value);
+        }
+        for (std::size_t i = 0; i + 1 < digits; ++i) bytes += static_cast<char>(bits >> (16 - 8 * i) & 0xffU);
+    }
+    return bytes;
 }
 
 std::string file_name_part(std::string_view name, std::size_t limit) {

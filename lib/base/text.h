@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,8 @@ void check_name(std::string_view what, std::string_view name);
 
 /// RFC 4648, with padding.
 [[nodiscard]] std::string base64(std::string_view bytes);
+/// The bytes of that; none where it is not base64.
+[[nodiscard]] std::optional<std::string> from_base64(std::string_view text);
 
 /// "name" with everything but letters, digits, '.', '_' and '-' turned into '_', at most `limit` bytes: safe
 /// as a part of a file name. Never empty, never beginning with '.' or '-'.

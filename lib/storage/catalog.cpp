@@ -46,6 +46,7 @@ Catalog::Catalog(const std::string& database_path) : store_(database_path) {
     snapshots_ = by_id(std::move(records.snapshots));
     exports_ = by_id(std::move(records.exports));
     backups_ = by_id(std::move(records.backups));
+    schedules_ = by_id(std::move(records.schedules));
     jobs_ = by_id(std::move(records.jobs));
     for (const Frozen& frozen : records.frozen) apply(frozen);
     stale_manifests_ = {records.stale_manifests.begin(), records.stale_manifests.end()};
@@ -123,6 +124,9 @@ void Catalog::apply(const Removal& removal) {
         case ObjectKind::backup:
             backups_.erase(id);
             break;
+        case ObjectKind::schedule:
+            schedules_.erase(id);
+            break;
         case ObjectKind::job:
             jobs_.erase(id);
             break;
@@ -150,6 +154,8 @@ bool Catalog::has(const ObjectId& object) const {
             return exports_.contains(object.id);
         case ObjectKind::backup:
             return backups_.contains(object.id);
+        case ObjectKind::schedule:
+            return schedules_.contains(object.id);
         case ObjectKind::job:
             return jobs_.contains(object.id);
     }
@@ -172,6 +178,8 @@ std::vector<Uuid> Catalog::ids(ObjectKind kind) const {
             return ids_of(exports_);
         case ObjectKind::backup:
             return ids_of(backups_);
+        case ObjectKind::schedule:
+            return ids_of(schedules_);
         case ObjectKind::job:
             return ids_of(jobs_);
     }
@@ -196,6 +204,8 @@ std::string Catalog::describe(const ObjectId& object) const {
             return fmt::format("export {} ({})", id, word(exported(object.id).kind));
         case ObjectKind::backup:
             return fmt::format("backup {} of {}", id, describe({ObjectKind::vm, backup(object.id).vm}));
+        case ObjectKind::schedule:
+            return fmt::format("schedule {} ({})", quote(schedule(object.id).name), id);
         case ObjectKind::job:
             return fmt::format("job {} ({})", id, job(object.id).kind);
     }
@@ -240,6 +250,10 @@ const BackupRecord* Catalog::backup_of_disk(const Uuid& disk) const {
 
 std::vector<Uuid> Catalog::snapshots_of_vm(const Uuid& vm) const {
     return ids_where(snapshots_, [&](const SnapshotRecord& snapshot) { return snapshot.vm == vm; });
+}
+
+std::vector<Uuid> Catalog::schedules_of_vm(const Uuid& vm) const {
+    return ids_where(schedules_, [&](const ScheduleRecord& schedule) { return schedule.vm == vm; });
 }
 
 std::vector<Uuid> Catalog::volumes_of_disk(const Uuid& disk) const {

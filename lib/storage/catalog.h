@@ -47,6 +47,9 @@ class Catalog {
     }
     [[nodiscard]] const ExportRecord& exported(const Uuid& id) const { return get(exports_, id, "export"); }
     [[nodiscard]] const BackupRecord& backup(const Uuid& id) const { return get(backups_, id, "backup"); }
+    [[nodiscard]] const ScheduleRecord& schedule(const Uuid& id) const {
+        return get(schedules_, id, "schedule");
+    }
     [[nodiscard]] const JobRecord& job(const Uuid& id) const { return get(jobs_, id, "job"); }
 
     // All of a kind, ordered by id.
@@ -57,6 +60,7 @@ class Catalog {
     [[nodiscard]] const std::map<Uuid, SnapshotRecord>& snapshots() const noexcept { return snapshots_; }
     [[nodiscard]] const std::map<Uuid, ExportRecord>& exports() const noexcept { return exports_; }
     [[nodiscard]] const std::map<Uuid, BackupRecord>& backups() const noexcept { return backups_; }
+    [[nodiscard]] const std::map<Uuid, ScheduleRecord>& schedules() const noexcept { return schedules_; }
     [[nodiscard]] const std::map<Uuid, JobRecord>& jobs() const noexcept { return jobs_; }
 
     [[nodiscard]] bool has(const ObjectId& object) const;
@@ -118,6 +122,7 @@ class Catalog {
     [[nodiscard]] std::vector<Uuid> disks_of_vm(const Uuid& vm) const;
     /// The backup that holds a disk as it is; null where none does.
     [[nodiscard]] const BackupRecord* backup_of_disk(const Uuid& disk) const;
+    [[nodiscard]] std::vector<Uuid> schedules_of_vm(const Uuid& vm) const;
     [[nodiscard]] std::vector<Uuid> snapshots_of_vm(const Uuid& vm) const;
     [[nodiscard]] std::vector<Uuid> volumes_of_disk(const Uuid& disk) const;
     [[nodiscard]] std::string path(const VolumeRecord& volume) const;
@@ -165,6 +170,7 @@ class Catalog {
     void apply(const SnapshotRecord& record) { put(snapshots_, ObjectKind::snapshot, record); }
     void apply(const ExportRecord& record) { put(exports_, ObjectKind::exported, record); }
     void apply(const BackupRecord& record) { put(backups_, ObjectKind::backup, record); }
+    void apply(const ScheduleRecord& record) { put(schedules_, ObjectKind::schedule, record); }
     void apply(const JobRecord& record) { put(jobs_, ObjectKind::job, record); }
     void apply(const Frozen& frozen);
     void apply(const ManifestStale& manifest);
@@ -182,6 +188,7 @@ class Catalog {
     std::map<Uuid, SnapshotRecord> snapshots_;
     std::map<Uuid, ExportRecord> exports_;
     std::map<Uuid, BackupRecord> backups_;
+    std::map<Uuid, ScheduleRecord> schedules_;
     std::map<Uuid, JobRecord> jobs_;
     std::map<Uuid, Timestamp> frozen_;
     std::set<Uuid> stale_manifests_;

@@ -38,8 +38,9 @@ struct UnwantedFile {
     bool unwanted = true;  ///< false: it is gone
 };
 
-using Change = std::variant<PoolRecord, DiskRecord, VolumeRecord, VmRecord, SnapshotRecord, ExportRecord,
-                            BackupRecord, JobRecord, Frozen, ManifestStale, UnwantedFile, Removal>;
+using Change =
+    std::variant<PoolRecord, DiskRecord, VolumeRecord, VmRecord, SnapshotRecord, ExportRecord, BackupRecord,
+                 ScheduleRecord, JobRecord, Frozen, ManifestStale, UnwantedFile, Removal>;
 
 class Changes {
   public:

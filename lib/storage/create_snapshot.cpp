@@ -101,6 +101,8 @@ SnapshotRecord new_snapshot(Engine& engine, const SnapshotRequest& request) {
     snapshot.vm = request.vm;
     snapshot.name = request.name.empty() ? time_name(catalog, request.vm) : request.name;
     snapshot.description = request.description;
+    if (request.schedule) snapshot.origin = "schedule";
+    snapshot.schedule = request.schedule;
     snapshot.created = now();
     snapshot.consistency = Consistency::crash;
     snapshot.status = SnapshotStatus::creating;

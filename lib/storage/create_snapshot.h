@@ -32,6 +32,7 @@ struct SnapshotRequest {
     std::optional<async::Clock::duration> freeze_timeout;
     OnDiskFailure on_disk_failure = OnDiskFailure::abort;
     std::uint32_t owner_uid = 0;
+    Uuid schedule{};  ///< which takes it; nil: a user
 };
 
 /// The request for a snapshot of that disk alone: of its VM, or, where it floats, of nobody's.

@@ -39,7 +39,8 @@ Engine::Engine(async::Executor executor, Settings settings, const std::string& s
       tasks_(executor),
       exports_(*this),
       backups_(*this),
-      jobs_(executor, catalog_, locks_, settings_.keep_finished_jobs) {
+      jobs_(executor, catalog_, locks_, settings_.keep_finished_jobs),
+      schedules_(*this) {
     catalog_.watch([this](ObjectId object, ChangeKind change) { tell(object, change); });
     locks_.watch([this](ObjectId object) { lock_changed(object); });
     jobs_.watch([this](Uuid job) { tell({ObjectKind::job, job}, ChangeKind::changed); });
@@ -68,6 +69,7 @@ async::Task<> Engine::start() {
     co_await exports_.start();
     backups_.start();
     co_await wait_for_recovery(*this, limit);
+    co_await schedules_.start();
     tasks_.spawn(watch_pools(), "watching the pools");
     tasks_.spawn(write_stale_manifests(), "writing manifests");
     write_manifests();
@@ -108,6 +110,7 @@ async::Task<> Engine::look_at_vms() {
 
 async::Task<> Engine::stop() {
     co_await async::ignore_cancellation();
+    co_await schedules_.stop();
     co_await jobs_.stop(async::after(stop_limit));
     co_await thaw_all();
     stopping_ = true;

@@ -24,6 +24,7 @@
 #include "storage/locks.h"
 #include "storage/pool.h"
 #include "storage/process_keeper.h"
+#include "storage/scheduler.h"
 #include "storage/vm.h"
 
 namespace volchain::storage {
@@ -73,6 +74,8 @@ class Engine final : private VmOwner {
     [[nodiscard]] const Jobs& jobs() const noexcept { return jobs_; }
     [[nodiscard]] Exports& exports() noexcept { return exports_; }
     [[nodiscard]] Backups& backups() noexcept { return backups_; }
+    [[nodiscard]] Scheduler& schedules() noexcept { return schedules_; }
+    [[nodiscard]] const Scheduler& schedules() const noexcept { return schedules_; }
     /// For blocking work on files.
     [[nodiscard]] async::Workers& files() noexcept { return files_; }
     /// For looking after the files of a pool: where it does not answer, nobody else waits for that.
@@ -188,6 +191,7 @@ class Engine final : private VmOwner {
     Exports exports_;
     Backups backups_;
     Jobs jobs_;
+    Scheduler schedules_;
 };
 
 }  // namespace volchain::storage

@@ -24,6 +24,8 @@ std::string_view journal_field(ObjectKind kind) {
             return "VOLCHAIN_EXPORT";
         case ObjectKind::backup:
             return "VOLCHAIN_BACKUP";
+        case ObjectKind::schedule:
+            return "VOLCHAIN_SCHEDULE";
         case ObjectKind::job:
             return "VOLCHAIN_JOB";
     }

@@ -8,11 +8,11 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "storage/schedule_settings.h"
 
 namespace volchain::storage {
 namespace {
 
-constexpr int manifest_version = 1;
 constexpr const char* manifest_directory = ".volchain";
 
 Json reference(const Uuid& id) {
@@ -77,6 +77,7 @@ Json snapshots_of(const Catalog& catalog, const Uuid& vm) {
                    {"consistency", word(snapshot.consistency)},
                    {"status", word(snapshot.status)},
                    {"origin", snapshot.origin},
+                   {"schedule", reference(snapshot.schedule)},
                    {"disks", std::move(disks)},
                    {"excluded", std::move(excluded)}};
         put_config(entry, snapshot.config, snapshot.config_type);
@@ -85,12 +86,37 @@ Json snapshots_of(const Catalog& catalog, const Uuid& vm) {
     return all;
 }
 
+Json pools_of(const Catalog& catalog, const Uuid& vm) {
+    Json all = Json::array();
+    for (const std::string& path : manifest_pools(catalog, vm))
+        for (const auto& [id, pool] : catalog.pools())
+            if (pool.path == path) all.push_back({{"id", id.str()}, {"name", pool.name}, {"path", path}});
+    return all;
+}
+
+Json schedules_of(const Catalog& catalog, const Uuid& vm) {
+    Json all = Json::array();
+    for (const Uuid& id : catalog.schedules_of_vm(vm)) {
+        const ScheduleRecord& schedule = catalog.schedule(id);
+        all.push_back({{"id", id.str()},
+                       {"name", schedule.name},
+                       {"settings", schedule_settings(schedule)},
+                       {"last-usec", to_usec(schedule.last)},
+                       {"last-result", schedule.last_result}});
+    }
+    return all;
+}
+
 }  // namespace
 
 Json manifest(const Catalog& catalog, const Uuid& vm) {
     const VmRecord& record = catalog.vm(vm);
-    Json entry{
-        {"id", vm.str()}, {"name", record.name}, {"current-snapshot", reference(record.current_snapshot)}};
+    Json entry{{"id", vm.str()},
+               {"name", record.name},
+               {"current-snapshot", reference(record.current_snapshot)},
+               {"adopt", record.adopt},
+               {"foreign-manager", record.foreign_manager},
+               {"profiles", record.profiles}};
     put_config(entry, record.config, record.config_type);
     if (record.preview) {
         Json preview{{"snapshot", reference(record.preview->snapshot)},
@@ -98,10 +124,9 @@ Json manifest(const Catalog& catalog, const Uuid& vm) {
         put_config(preview, record.preview->former_config, record.preview->former_config_type);
         entry["preview"] = std::move(preview);
     }
-    return {{"volchain-manifest", manifest_version},
-            {"vm", std::move(entry)},
-            {"disks", disks_of(catalog, vm)},
-            {"snapshots", snapshots_of(catalog, vm)}};
+    return {{"volchain-manifest", manifest_version},  {"vm", std::move(entry)},
+            {"pools", pools_of(catalog, vm)},         {"disks", disks_of(catalog, vm)},
+            {"snapshots", snapshots_of(catalog, vm)}, {"schedules", schedules_of(catalog, vm)}};
 }
 
 std::vector<std::string> manifest_pools(const Catalog& catalog, const Uuid& vm) {
@@ -114,7 +139,8 @@ std::vector<std::string> manifest_pools(const Catalog& catalog, const Uuid& vm) 
     return paths;
 }
 
-void write_manifest(const std::string& pool, const Uuid& vm, const Json& document) {
+void write_manifest(const std::string& pool, const Uuid& vm, Json document) {
+    document["written-in"] = pool;
     const UniqueFd directory = open_directory(pool);
     const bool made = ::mkdirat(directory.get(), manifest_directory, 0700) == 0;
     if (!made && errno != EEXIST)

@@ -12,13 +12,15 @@
 
 namespace volchain::storage {
 
-/// The document.
+inline constexpr std::uint64_t manifest_version = 1;
+
+/// The document, as it is the same in all pools.
 [[nodiscard]] Json manifest(const Catalog& catalog, const Uuid& vm);
 
 /// The directories of the pools that it belongs in.
 [[nodiscard]] std::vector<std::string> manifest_pools(const Catalog& catalog, const Uuid& vm);
 
-/// Replaces the manifest in one pool. Blocking.
-void write_manifest(const std::string& pool, const Uuid& vm, const Json& document);
+/// Replaces the manifest in one pool, and says in it which one that was. Blocking.
+void write_manifest(const std::string& pool, const Uuid& vm, Json document);
 
 }  // namespace volchain::storage

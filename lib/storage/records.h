@@ -17,10 +17,11 @@
 #include "base/process_mark.h"
 #include "base/timestamp.h"
 #include "base/uuid.h"
+#include "storage/retention.h"
 
 namespace volchain::storage {
 
-enum class ObjectKind { pool, disk, volume, vm, snapshot, exported, backup, job };
+enum class ObjectKind { pool, disk, volume, vm, snapshot, exported, backup, schedule, job };
 constexpr auto enum_names(ObjectKind) {
     return std::to_array<EnumName<ObjectKind>>({{ObjectKind::pool, "pool"},
                                                 {ObjectKind::disk, "disk"},
@@ -29,6 +30,7 @@ constexpr auto enum_names(ObjectKind) {
                                                 {ObjectKind::snapshot, "snapshot"},
                                                 {ObjectKind::exported, "export"},
                                                 {ObjectKind::backup, "backup"},
+                                                {ObjectKind::schedule, "schedule"},
                                                 {ObjectKind::job, "job"}});
 }
 
@@ -122,6 +124,7 @@ struct VmRecord {
     bool adopt = true;             ///< disks found in its block graph become records
     bool foreign_manager = false;  ///< registered although another manager (libvirt) runs it
     std::optional<PreviewRecord> preview{};
+    Json profiles = Json::object();  ///< snapshot options (snapshot_options.h) by name
 };
 
 enum class VmState { running, paused, shutoff, crashed, unreachable };
@@ -189,6 +192,7 @@ struct SnapshotRecord {
     std::vector<ExcludedDisk> excluded;
     std::string config;  ///< the VM's at that time
     std::string config_type;
+    Uuid schedule{};  ///< which made it, and may remove it; it may be gone
 };
 
 /// How a volume is shown to a backup appliance.
@@ -294,6 +298,34 @@ struct BackupRecord {
     std::string problem{};                       ///< why it has failed
     std::vector<BackupDisk> disks{};
     friend bool operator==(const BackupRecord&, const BackupRecord&) = default;
+};
+
+/// What a schedule does when its VM is down.
+enum class WhenDown { skip, snapshot };
+constexpr auto enum_names(WhenDown) {
+    return std::to_array<EnumName<WhenDown>>({{WhenDown::skip, "skip"}, {WhenDown::snapshot, "snapshot"}});
+}
+
+/// Snapshots of a VM that are taken, and removed again, by the calendar.
+struct ScheduleRecord {
+    Uuid id;
+    std::string name;
+    Uuid vm;
+    std::string calendar;
+    std::string time_zone;  ///< empty: the host's
+    bool enabled = true;
+    Microseconds jitter{};  ///< a run comes so much later, at most
+    WhenDown when_down = WhenDown::skip;
+    Keep keep;
+    std::uint32_t max_chain = 0;     ///< layers of a disk; 0: any
+    std::uint64_t speed = 0;         ///< of the merges, bytes a second; 0: without limit
+    Json snapshot = Json::object();  ///< snapshot options
+    std::uint32_t owner_uid = 0;     ///< who made it: its jobs are theirs
+    Timestamp handled;               ///< all that was due up to then is done
+    Timestamp last;                  ///< when the last run began; the epoch: never
+    std::string
+        last_result;       ///< "ok", "skipped: ...", "failed: ..."; empty while the first one has not ended
+    bool running = false;  ///< a run has begun, and what follows it not ended
 };
 
 enum class JobState { queued, running, paused, cancelling, succeeded, failed, cancelled };

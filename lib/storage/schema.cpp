@@ -167,6 +167,22 @@ CREATE TABLE backup (
     disks TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",
+    R"sql(
+ALTER TABLE vm ADD COLUMN profiles TEXT NOT NULL DEFAULT '{}';
+-- Not REFERENCES schedule: what a schedule made outlives it.
+ALTER TABLE snapshot ADD COLUMN schedule TEXT;
+CREATE TABLE schedule (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    vm TEXT NOT NULL REFERENCES vm (id) DEFERRABLE INITIALLY DEFERRED,
+    settings TEXT NOT NULL,
+    handled INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    last_result TEXT NOT NULL,
+    running INTEGER NOT NULL,
+    UNIQUE (vm, name)
+) STRICT, WITHOUT ROWID;
+)sql",
 };
 
 void make(Database& database, std::int64_t migration) {

@@ -44,6 +44,9 @@ struct Settings {
     std::string storage_daemon;    ///< path; empty: looked for in the usual places
     std::string qemu_img;
 
+    // [schedules]
+    unsigned scheduled_runs_per_pool = 2;  ///< at a time; the same number of removals beside them
+
     // [pools]
     std::chrono::seconds pool_check_interval = std::chrono::seconds(10);
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "storage/store.h"
 
+#include "storage/schedule_settings.h"
 #include "storage/schema.h"
 
 namespace volchain::storage {
@@ -92,13 +93,13 @@ void write(Database& database, const VolumeRecord& volume) {
 
 void write(Database& database, const VmRecord& vm) {
     auto statement = database.prepare(
-        "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
         "name=excluded.name, "
         "qmp_socket=excluded.qmp_socket, agent_socket=excluded.agent_socket, config=excluded.config, "
         "config_type=excluded.config_type, current_snapshot=excluded.current_snapshot, adopt=excluded.adopt, "
         "foreign_manager=excluded.foreign_manager, preview=excluded.preview, "
         "preview_with_config=excluded.preview_with_config, former_config=excluded.former_config, "
-        "former_config_type=excluded.former_config_type");
+        "former_config_type=excluded.former_config_type, profiles=excluded.profiles");
     bind(statement, vm.id)
         .bind(vm.name)
         .bind(vm.qmp_socket)
@@ -114,7 +115,7 @@ void write(Database& database, const VmRecord& vm) {
     } else {
         statement.bind_null().bind_null().bind_null().bind_null();
     }
-    statement.run();
+    statement.bind(vm.profiles.dump()).run();
 }
 
 void write_parts(Database& database, const SnapshotRecord& snapshot) {
@@ -136,11 +137,12 @@ void write_parts(Database& database, const SnapshotRecord& snapshot) {
 
 void write(Database& database, const SnapshotRecord& snapshot) {
     auto statement = database.prepare(
-        "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
         "vm=excluded.vm, name=excluded.name, description=excluded.description, parent=excluded.parent, "
         "created=excluded.created, "
         "vm_state=excluded.vm_state, consistency=excluded.consistency, status=excluded.status, "
-        "origin=excluded.origin, config=excluded.config, config_type=excluded.config_type");
+        "origin=excluded.origin, config=excluded.config, config_type=excluded.config_type, "
+        "schedule=excluded.schedule");
     bind(statement, snapshot.id);
     bind_optional(statement, snapshot.vm).bind(snapshot.name).bind(snapshot.description);
     bind_optional(statement, snapshot.parent)
@@ -150,8 +152,8 @@ void write(Database& database, const SnapshotRecord& snapshot) {
         .bind(word(snapshot.status))
         .bind(snapshot.origin)
         .bind(snapshot.config)
-        .bind(snapshot.config_type)
-        .run();
+        .bind(snapshot.config_type);
+    bind_optional(statement, snapshot.schedule).run();
     write_parts(database, snapshot);
 }
 
@@ -218,6 +220,22 @@ void write(Database& database, const BackupRecord& record) {
         statement.bind_null();
     statement.bind(record.caller);
     bind(statement, record.qemu).bind(record.problem).bind(disks.dump()).run();
+}
+
+void write(Database& database, const ScheduleRecord& schedule) {
+    auto statement = database.prepare(
+        "INSERT INTO schedule VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "name=excluded.name, "
+        "settings=excluded.settings, handled=excluded.handled, last=excluded.last, "
+        "last_result=excluded.last_result, running=excluded.running");
+    bind(statement, schedule.id).bind(schedule.name);
+    bind(statement, schedule.vm)
+        .bind(schedule_settings(schedule).dump())
+        .bind(column(schedule.handled))
+        .bind(column(schedule.last))
+        .bind(schedule.last_result)
+        .bind(schedule.running ? 1 : 0)
+        .run();
 }
 
 void write(Database& database, const JobRecord& job) {
@@ -308,7 +326,8 @@ SnapshotRecord read_snapshot(Database& database, const Statement& row) {
                             .disks = {},
                             .excluded = {},
                             .config = row.text(10),
-                            .config_type = row.text(11)};
+                            .config_type = row.text(11),
+                            .schedule = uuid_at(row, 12)};
     auto disks = database.prepare("SELECT disk, volume FROM snapshot_disk WHERE snapshot=? ORDER BY disk");
     bind(disks, snapshot.id);
     while (disks.row()) snapshot.disks.push_back({uuid_at(disks, 0), uuid_at(disks, 1)});
@@ -382,6 +401,20 @@ BackupRecord read_backup(const Statement& row) {
     return record;
 }
 
+ScheduleRecord read_schedule(const Statement& row) {
+    ScheduleRecord schedule;
+    schedule.id = uuid_at(row, 0);
+    schedule.name = row.text(1);
+    schedule.vm = uuid_at(row, 2);
+    const Json settings = json_at(row, 3);
+    read_schedule_settings(JsonReader(settings, "state database", ErrorCode::internal), schedule);
+    schedule.handled = time_at(row, 4);
+    schedule.last = time_at(row, 5);
+    schedule.last_result = row.text(6);
+    schedule.running = row.number(7) != 0;
+    return schedule;
+}
+
 JobRecord read_job(const Statement& row) {
     JobRecord job{.id = uuid_at(row, 0),
                   .kind = row.text(1),
@@ -426,11 +459,11 @@ void read_objects(Database& database, Records& records) {
 
     auto vms = database.prepare(
         "SELECT id, name, qmp_socket, agent_socket, config, config_type, current_snapshot, adopt, "
-        "foreign_manager, preview, preview_with_config, former_config, former_config_type FROM vm");
+        "foreign_manager, preview, preview_with_config, former_config, former_config_type, profiles FROM vm");
     while (vms.row())
         records.vms.push_back({uuid_at(vms, 0), vms.text(1), vms.text(2), vms.text(3), vms.text(4),
                                vms.text(5), uuid_at(vms, 6), vms.number(7) != 0, vms.number(8) != 0,
-                               preview_at(vms, 9)});
+                               preview_at(vms, 9), json_at(vms, 13)});
 }
 
 }  // namespace
@@ -447,7 +480,7 @@ Records Store::load() {
 
     auto snapshots = database_->prepare(
         "SELECT id, vm, name, description, parent, created, vm_state, consistency, status, origin, config, "
-        "config_type FROM snapshot");
+        "config_type, schedule FROM snapshot");
     while (snapshots.row()) records.snapshots.push_back(read_snapshot(*database_, snapshots));
 
     auto exports = database_->prepare(
@@ -461,6 +494,9 @@ Records Store::load() {
         "caller, "
         "qemu_pid, qemu_started, problem, disks FROM backup");
     while (backups.row()) records.backups.push_back(read_backup(backups));
+    auto schedules = database_->prepare(
+        "SELECT id, name, vm, settings, handled, last, last_result, running FROM schedule");
+    while (schedules.row()) records.schedules.push_back(read_schedule(schedules));
 
     auto jobs = database_->prepare(
         "SELECT id, kind, subject_kind, subject, state, step, started, finished, owner_uid, done_bytes, "

@@ -24,6 +24,7 @@ struct Records {
     std::vector<SnapshotRecord> snapshots;
     std::vector<ExportRecord> exports;
     std::vector<BackupRecord> backups;
+    std::vector<ScheduleRecord> schedules;
     std::vector<JobRecord> jobs;
     std::vector<Frozen> frozen;
     std::vector<Uuid> stale_manifests;

@@ -216,8 +216,9 @@ async::Task<> unregister_vm(Engine& engine, Uuid id, bool forget_snapshots) {
                     catalog.describe({ObjectKind::vm, id}), snapshots.size());
     const auto held = engine.locks().take(std::move(locks), "being unregistered", Uuid{});
     for (const Uuid& snapshot : snapshots) changes.remove(ObjectKind::snapshot, snapshot);
+    for (const Uuid& schedule : catalog.schedules_of_vm(id)) changes.remove(ObjectKind::schedule, schedule);
     changes.put(Frozen{id, std::nullopt}).remove(ObjectKind::vm, id);
-    co_await engine.catalog().commit(std::move(changes), Durability::power);
+    co_await engine.schedules().commit(std::move(changes));
     co_await engine.neglect(id);
 }
 

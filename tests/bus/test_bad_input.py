@@ -29,6 +29,12 @@ OURS = {f"{NAME}.Error.{name}" for name in (
 INCALLS = f"{NAME}.Error.InvalidArgument"
 DBUS = "org.freedesktop.DBus.Error."
 
+SNAPSHOT_OPTIONS = {"description": "description", "disks": "disks", "exclude": "disks", "quiesce": "word",
+                    "freeze-timeout-usec": "timeout", "on-disk-failure": "word"}
+SCHEDULE_OPTIONS = {**{f"keep-{rule}": "flag" for rule in ("last", "hourly", "daily", "weekly", "monthly", "yearly")},
+                    "max-chain": "chain length", "snapshot": "snapshot options", "enabled": "flag", "time-zone": "time zone",
+                    "jitter-usec": "jitter", "when-down": "word", "speed": "flag"}
+
 # What arguments and options mean.
 MEANING = {
     "Manager.CreatePool.name": "name", "Manager.CreatePool.path": "directory",
@@ -63,6 +69,16 @@ MEANING = {
     "VM.StartBackup.allow-uid": "user", "VM.StartBackup.mode": "word",
     "VM.StartBackup.target": "credentials", "VM.StartBackup.target-pool": "pool", "VM.StartBackup.compress": "flag",
     "VM.StartBackup.speed": "flag", "VM.StartBackup.bind-to-caller": "flag",
+    "VM.CreateSnapshot.profile": "profile", "VM.DeleteProfile.name": "profile", "VM.SaveProfile.name": "profile name",
+    **{f"VM.SaveProfile.{option}": meaning for option, meaning in SNAPSHOT_OPTIONS.items()},
+    "Manager.ImportManifest.path": "manifest", "Manager.ImportManifest.name": "optional vm name",
+    "Manager.ImportManifest.pools": "moved pools", "Manager.ImportManifest.ignore-newer": "flag",
+    "Manager.CreateSchedule.name": "schedule name", "Manager.CreateSchedule.vm": "vm",
+    "Manager.CreateSchedule.calendar": "calendar",
+    "Schedule.Update.name": "other schedule name", "Schedule.Update.calendar": "calendar",
+    **{f"{method}.{option}": meaning for method in ("Manager.CreateSchedule", "Schedule.Update")
+       for option, meaning in SCHEDULE_OPTIONS.items()},
+    "VM.ImportSnapshotXML.xml": "snapshot document", "VM.ImportSnapshotXML.current": "flag",
     "Snapshot.Preview.config": "flag", "Snapshot.Revert.config": "flag", "Snapshot.Revert.keep-branch": "flag",
     "Disk.Flatten.speed": "flag", "Job.SetSpeed.speed": "flag",
     "Volume.Commit.base": "base", "Volume.Commit.speed": "flag",
@@ -137,6 +153,25 @@ BAD = {
     "description": {"4097 bytes": "x" * 4097, "10 kB": LONG},
     "mime type": {"256 bytes": "x" * 256, "10 kB": LONG, "control": "text/\x01", "newline": "text/xml\n",
                   "no ASCII": "té/xt"},
+    "manifest": {**EMPTY, "relative": "x.json", "missing": "/no/such/file", "a directory": "/etc", "no manifest": "/etc/passwd",
+                 "a device": "/dev/null", "10 kB": "/" + LONG},
+    "optional vm name": {}, "moved pools": {},
+    "profile": {**EMPTY, "unknown": "no-such-profile", "10 kB": LONG},
+    "profile name": {**EMPTY, **BAD_NAMES},
+    "schedule name": {**EMPTY, **BAD_NAMES, "taken": "later", "97 bytes": "x" * 97},
+    "other schedule name": {**EMPTY, **BAD_NAMES, "97 bytes": "x" * 97},
+    "calendar": {**EMPTY, "unknown": "sometimes", "no such day": "*-02-30", "no minute": "60 * * * *",
+                 "backwards": "5-1 * * * *", "every second": "*:*:*", "newline": "0 0 * * *\n", "10 kB": LONG,
+                 "unknown zone": "12:00 Europe/Atlantis"},
+    "time zone": {"unknown": "Europe/Atlantis", "path": "../../etc/passwd", "absolute": "/etc/localtime", "10 kB": LONG},
+    "jitter": {"more than a day": 86_400_000_001, "highest": MAX},
+    "chain length": {"one": 1},
+    "snapshot options": {"unknown": {"no-such-option": ("b", True)}, "wrong type": {"quiesce": ("u", 1)},
+                         "wrong word": {"quiesce": ("s", "maybe")}, "unknown profile": {"profile": ("s", "none")}},
+    "snapshot document": {**EMPTY, "no XML": "x", "cut off": "<domainsnapshot><name>", "control": "\x01", "10 kB": LONG,
+                          "another document": "<domain/>", "unknown element": "<domainsnapshot><x/></domainsnapshot>",
+                          "document type": "<!DOCTYPE d [<!ENTITY e 'x'>]><domainsnapshot><name>&e;</name></domainsnapshot>",
+                          "deep": "<domainsnapshot>" + "<a>" * 100000},
     "config": {"above 4 MiB": b"x" * (4 * MiB + 1), "5 MiB": b"x" * (5 * MiB)},
     "uuid": {**EMPTY, "no uuid": "zzz", "nil": str(uuid.UUID(int=0)), "with more": f"{uuid.uuid4()}x",
              "10 kB": LONG, "taken": lambda w: w.client.get(w.up, "VM", "Id")},
@@ -211,7 +246,9 @@ COMBINATIONS = {
 }
 WRONG_TYPES = {"s": [("u", 5), ("ay", b"x"), ("v", ("s", "x"))], "b": [("s", "true"), ("u", 1)],
                "t": [("s", "5"), ("i", -1), ("d", 1.0)], "u": [("s", "5"), ("i", -1), ("t", 1 << 32)], "o": [("s", "/"), ("ao", [])],
-               "ao": [("as", ["/"]), ("o", "/"), ("a(oo)", [])], "a{oo}": [("a{os}", {}), ("ao", [])], "ay": [("s", "x"), ("au", [1])]}
+               "ao": [("as", ["/"]), ("o", "/"), ("a(oo)", [])], "a{oo}": [("a{os}", {}), ("ao", [])], "ay": [("s", "x"), ("au", [1])],
+               "a{ss}": [("a{sv}", {}), ("as", [])],
+               "a{sv}": [("a{ss}", {}), ("s", "x")]}
 ANOTHER = {"s": ("u", 1), "t": ("s", "1"), "o": ("s", "/"), "ay": ("s", "x"), "a{sv}": ("a{ss}", {}),
            "a{oo}": ("a{os}", {})}
 
@@ -255,6 +292,7 @@ def world(world):
     world.vanished = {"pool": pool, "disk": made["disk"], "volume": made["volume"], "vm": vm,
                       "snapshot": snapshot, "export": f"{ROOT}/export/{uuid.uuid4()}".replace("-", "_"),
                       "backup": f"{ROOT}/backup/{uuid.uuid4()}".replace("-", "_"),
+                      "schedule": f"{ROOT}/schedule/{uuid.uuid4()}".replace("-", "_"),
                       "job": f"{ROOT}/job/{uuid.uuid4()}".replace("-", "_")}
     return world
 

@@ -145,6 +145,9 @@ class Client:
     def create_snapshot(self, vm, name="", **options):
         return self.call(vm, "VM", "CreateSnapshot", "sa{sv}", name, variants(options))
 
+    def create_schedule(self, vm, name, calendar, **options):
+        return self.call(ROOT, "Manager", "CreateSchedule", "sosa{sv}", name, vm, calendar, variants(options))
+
     # --- signals ---
     def wait_property(self, path, interface, name, value, timeout=30):
         """Until a property has this value."""

@@ -11,7 +11,7 @@ DIRECTORY = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../daemo
 PREFIX = "org.volchain1."
 
 # What stands for each interface: the beginning of its objects' paths.
-KINDS = ["pool", "disk", "volume", "vm", "snapshot", "export", "backup", "job"]
+KINDS = ["pool", "disk", "volume", "vm", "snapshot", "export", "backup", "schedule", "job"]
 
 
 @dataclasses.dataclass

@@ -40,6 +40,12 @@ CALLS = {
     "Volume.Checksum": (lambda w: [{}], None),
     "Snapshot.Diff": (lambda w: ["/", {}], None),
     "Snapshot.DiffMap": (lambda w: ["/", w.disks[2], 0], None),
+    "VM.SaveProfile": (lambda w: ["nightly", {"quiesce": ("s", "off")}], None),
+    "VM.DeleteProfile": (lambda w: ["nightly"], None),
+    "Manager.ImportManifest": (lambda w: ["/no/such/manifest.json", {}], "NotFound"),
+    "Manager.CreateSchedule": (lambda w: ["another", w.down, "daily", {}], None),
+    "Schedule.Update": (lambda w: [{}], None),
+    "Schedule.RunNow": (lambda w: [], None),
     "VM.CreateSnapshot": (lambda w: ["another", {}], None),
     "VM.Preview": (lambda w: [{w.disks[2]: w.snapshot}, {}], None),
     "VM.UndoPreview": (lambda w: [{}], None),
@@ -57,6 +63,8 @@ CALLS = {
     "Snapshot.Clone": (lambda w: ["clone", {}], None),
     "Snapshot.SetMetadata": (lambda w: [{}], None),
     "Snapshot.GetConfig": (lambda w: [], None),
+    "Snapshot.ToXML": (lambda w: [], None),
+    "VM.ImportSnapshotXML": (lambda w: ["<domainsnapshot/>", {}], "InvalidArgument"),
     "Job.Cancel": (lambda w: [], "Unsupported"),
     "Job.Pause": (lambda w: [], "Unsupported"),
     "Job.Resume": (lambda w: [], "Unsupported"),
@@ -70,6 +78,7 @@ CALLS = {
     "Export.Renew": (lambda w: [0], None),
     "Export.Open": (lambda w: [], None),
     "Export.Stop": (lambda w: [{}], None),
+    "Schedule.Delete": (lambda w: [], None),
 }
 
 
@@ -131,14 +140,20 @@ class World:
 
         base = c.get(c.get(self.disks[0], "Disk", "Active"), "Volume", "Backing")
         self.export = exports.make_of_volume(c, base)
+<<<<<<< ours
         [data] = [path for path, p in c.of_kind("disk").items() if p["VM"] == self.up and p["Target"] == "serial1"]
         self.backup = backups.start(c, self.up, disks=[data], checkpoint="monday")
         backups.spoil(self.qemu)
         c.failure(c.call(self.backup, "Backup", "Finish", "a{sv}", {}))
+        self.schedule = c.create_schedule("later", self.down, "yearly")
+=======
+        self.schedule = c.create_schedule(self.down, "later", "yearly")
+>>>>>>> theirs
         self.job = next(iter(c.of_kind("job")))
         volume = dict(c.get(self.snapshot, "Snapshot", "Disks"))[self.disks[2]]
         self.one = {"pool": self.pool, "disk": self.disks[1], "volume": volume, "vm": self.down,
-                    "snapshot": self.snapshot, "export": self.export, "backup": self.backup, "job": self.job}
+                    "snapshot": self.snapshot, "export": self.export, "backup": self.backup,
+                    "schedule": self.schedule, "job": self.job}
         assert set(self.one) == set(KINDS)
 
     def create_disk(self, name, size=MiB, **options):

@@ -94,7 +94,8 @@ def check_config():
     same(page, "section", {title for title in text if title.startswith("[")}, {f"[{s}]" for s in shipped})
     for section, keys in shipped.items():
         body = text.get(f"[{section}]", "")
-        documented = dict(re.findall(r'\*([a-z-]+)\* = "([^"]*)"', body))
+        documented = {key: text if number == "" else int(number)
+                      for key, text, number in re.findall(r'\*([a-z-]+)\* = (?:"([^"]*)"|(\d+))', body)}
         same(page, f"key in [{section}]", documented, keys)
         problems.extend(f"{page}: {section}.{key} is {value!r} by default, not {documented[key]!r}"
                         for key, value in keys.items() if documented.get(key, value) != value)

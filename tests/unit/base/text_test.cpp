@@ -77,5 +77,13 @@ TEST(Text, Base64OfEveryLength) {
     EXPECT_EQ(base64(std::string("\x00\xff\xfe", 3)), "AP/+");
 }
 
+TEST(Text, Base64ReadAgain) {
+    const std::string all("\x00\x01\xff\xfe abc", 8);
+    for (std::size_t size = 0; size <= all.size(); ++size)
+        EXPECT_EQ(from_base64(base64(all.substr(0, size))), all.substr(0, size));
+    for (const char* wrong : {"A", "AB", "ABC", "A===", "AB=C", "Zg==Zg==", "Z\n==", "====", "Zm9v="})
+        EXPECT_EQ(from_base64(wrong), std::nullopt) << wrong;
+}
+
 }  // namespace
 }  // namespace volchain::text_test

@@ -57,7 +57,8 @@ std::vector<std::string> shown(const Config& config) {
             std::to_string(s.unplug_timeout.count()),
             s.storage_daemon,
             std::to_string(s.pool_check_interval.count()),
-            std::to_string(s.catch_up_limit.count())};
+            std::to_string(s.catch_up_limit.count()),
+            std::to_string(s.scheduled_runs_per_pool)};
 }
 
 /// Every key, a value that is not its default, and what becomes of it: shown() at this place is that text.
@@ -85,6 +86,7 @@ const std::vector<Key>& keys() {
         {"qemu.storage-daemon", "\"/opt/qsd\"", 13, "/opt/qsd"},
         {"pools.check-interval", "\"30s\"", 14, "30"},
         {"jobs.catch-up-limit", "\"6s\"", 15, "6000"},
+        {"schedules.runs-per-pool", "7", 16, "7"},
     };
     return all;
 }

@@ -31,9 +31,10 @@ TEST_F(SchemaTest, IsMadeInAnEmptyDatabase) {
     EXPECT_EQ(version_of(database_), 0);
     migrate(database_);
     EXPECT_GE(version_of(database_), 1);
-    EXPECT_THAT(tables_of(database_),
-                ElementsAre("backup", "disk", "export", "frozen", "job", "pool", "snapshot", "snapshot_disk",
-                            "snapshot_excluded", "stale_manifest", "unwanted_file", "vm", "volume"));
+    EXPECT_THAT(
+        tables_of(database_),
+        ElementsAre("backup", "disk", "export", "frozen", "job", "pool", "schedule", "snapshot",
+                    "snapshot_disk", "snapshot_excluded", "stale_manifest", "unwanted_file", "vm", "volume"));
 }
 
 TEST_F(SchemaTest, IsLeftAloneWhereItIsTheLatest) {

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+#include "client/snapshot_options.h"
+
+namespace volchain::client {
+
+std::vector<Option> snapshot_options() {
+    return {
+        {"description", "TEXT", "for people"},
+        {"disk", "DISK...", "only this disk, and others given likewise"},
+        {"exclude", "DISK...", "all disks but this one, and others given likewise"},
+        {"quiesce", "auto|require|off",
+         "freeze the guest's file systems: if it can be, or fail, or not at all"},
+        {"freeze-timeout", "DURATION", "how long the freeze may take"},
+        {"on-disk-failure", "abort|exclude", "what a disk that cannot take part does to the snapshot"},
+    };
+}
+
+async::Task<bus::Dict> read_snapshot_options(Session& session, Arguments arguments) {
+    MethodOptions options(arguments);
+    options.text("description").text("quiesce").duration("freeze-timeout").text("on-disk-failure");
+    const auto disks = co_await session.find_all("disk", arguments.values("disk"));
+    const auto exclude = co_await session.find_all("disk", arguments.values("exclude"));
+    options.objects("disks", disks).objects("exclude", exclude);
+    co_return options.dict();
+}
+
+}  // namespace volchain::client
