@@ -184,6 +184,7 @@ def run(site, arguments):
     print(f"\nMilliseconds, median (80 of 100 rounds); {arguments.mib} MiB are copied")
     for name, values in all_series.items():
         print(f"  {name:<40} {values.text()}")
+    site.without_libvirt = ""  # it clones no chains
     print_host(site, results)
     results["series"] = {name: values.json() for name, values in all_series.items()}
     results["targets"] = print_targets(targets)
