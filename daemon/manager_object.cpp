@@ -99,8 +99,10 @@ std::string ManagerObject::version() const {
 }
 
 std::vector<std::string> ManagerObject::features() const {
-    std::vector<std::string> features{"pools", "overlays", "snapshots", "previews", "schedules"};
-    if (!qemu_version_.empty()) features.insert(features.end(), {"exports", "storage-daemon"});
+    std::vector<std::string> features{"pools",     "overlays",     "snapshots", "previews",
+                                      "merges",    "checks",       "moves",     "profiles",
+                                      "schedules", "snapshot-xml", "manifests", "backups"};
+    if (!qemu_version_.empty()) features.insert(features.end(), {"clones", "exports", "storage-daemon"});
     return features;
 }
 

@@ -140,15 +140,11 @@ class World:
 
         base = c.get(c.get(self.disks[0], "Disk", "Active"), "Volume", "Backing")
         self.export = exports.make_of_volume(c, base)
-<<<<<<< ours
         [data] = [path for path, p in c.of_kind("disk").items() if p["VM"] == self.up and p["Target"] == "serial1"]
         self.backup = backups.start(c, self.up, disks=[data], checkpoint="monday")
         backups.spoil(self.qemu)
         c.failure(c.call(self.backup, "Backup", "Finish", "a{sv}", {}))
-        self.schedule = c.create_schedule("later", self.down, "yearly")
-=======
         self.schedule = c.create_schedule(self.down, "later", "yearly")
->>>>>>> theirs
         self.job = next(iter(c.of_kind("job")))
         volume = dict(c.get(self.snapshot, "Snapshot", "Disks"))[self.disks[2]]
         self.one = {"pool": self.pool, "disk": self.disks[1], "volume": volume, "vm": self.down,
