@@ -17,7 +17,7 @@ namespace {
 
 /// Seconds that a write of the guest may wait for the old data to be copied; then the backup is given up.
 constexpr std::uint64_t longest_copy = 10;
-constexpr auto job_end_limit = std::chrono::seconds(60);
+constexpr auto bridge_end_limit = std::chrono::seconds(60);
 constexpr auto look_again = std::chrono::milliseconds(20);
 constexpr auto health_patience = std::chrono::seconds(15);
 
@@ -129,7 +129,7 @@ async::Task<> BackupNodes::end_job(std::size_t disk) {
         throw Error(ErrorCode::qemu_failed, "the moment could not be held: a backup job of QEMU has ended");
     co_await job.cancel(soon());
     std::exception_ptr end;
-    co_await async::keep_failure(job.finish(async::after(job_end_limit)), end);
+    co_await async::keep_failure(job.finish(async::after(bridge_end_limit)), end);
     if (end && to_error(end).code() != ErrorCode::cancelled) std::rethrow_exception(end);
 }
 
@@ -243,7 +243,7 @@ async::Task<> BackupNodes::break_off(std::string name) {
     if (job.status() == qmp::JobStatus::null) co_return;
     std::exception_ptr ignored;
     if (!job.ended()) co_await async::keep_failure(job.cancel(soon()), ignored);
-    co_await async::keep_failure(job.finish(async::after(job_end_limit)), ignored);
+    co_await async::keep_failure(job.finish(async::after(bridge_end_limit)), ignored);
 }
 
 // --- taking away -------------------------------------------------------------------------------------------
