@@ -124,7 +124,8 @@ def test_libvirt_takes_the_documents(vm, directory):
             take_in(vm, f.read())
     take_in(vm, printed)
     after = everything(vm)["s1"]
-    for key in ("Name", "Description", "Disks", "Parent", "Consistency", "Status"):
+    assert sorted(after["Disks"]) == sorted(before["Disks"])
+    for key in ("Name", "Description", "Parent", "Consistency", "Status"):
         assert after[key] == before[key], key
 
 
