@@ -78,8 +78,8 @@ async::Task<> list_schedules(Session& session, Arguments arguments) {
 }
 
 async::Task<> create_schedule(Session& session, Arguments arguments) {
-    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     bus::Dict options = co_await read_schedule_options(session, arguments);
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     if (arguments.flag("disabled")) options.emplace("enabled", false);
     const auto schedule = co_await session.call_manager<bus::ObjectPath>("CreateSchedule", arguments.at(1),
                                                                          vm, arguments.at(2), options);
@@ -87,8 +87,8 @@ async::Task<> create_schedule(Session& session, Arguments arguments) {
 }
 
 async::Task<> change_schedule(Session& session, Arguments arguments) {
-    const bus::ObjectPath schedule = co_await session.find("schedule", arguments.at(0));
     bus::Dict options = co_await read_schedule_options(session, arguments);
+    const bus::ObjectPath schedule = co_await session.find("schedule", arguments.at(0));
     for (const char* name : {"name", "calendar"})
         if (const auto value = arguments.value(name)) options.emplace(name, *value);
     if (const auto enabled = arguments.value("enabled")) options.emplace("enabled", *enabled == "yes");

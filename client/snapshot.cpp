@@ -66,8 +66,8 @@ async::Task<> list_snapshots(Session& session, Arguments arguments) {
 }
 
 async::Task<> create_snapshot(Session& session, Arguments arguments) {
-    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     bus::Dict options = co_await read_snapshot_options(session, arguments);
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     if (const auto profile = arguments.value("profile")) options.emplace("profile", *profile);
     const std::string name = arguments.word(1).value_or("");
     const auto job = co_await session.call<bus::ObjectPath>(vm, "CreateSnapshot", name, options);

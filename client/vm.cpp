@@ -201,8 +201,8 @@ async::Task<> import_vm(Session& session, Arguments arguments) {
 }
 
 async::Task<> save_profile(Session& session, Arguments arguments) {
-    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     const bus::Dict options = co_await read_snapshot_options(session, arguments);
+    const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     co_await session.call(vm, "SaveProfile", arguments.at(1), options);
 }
 

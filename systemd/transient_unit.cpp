@@ -33,7 +33,7 @@ class EndedJobs {
     }
 
     async::Task<> wait(bus::ObjectPath job, std::string what, async::Deadline deadline) {
-        const std::string path = job.str();
+        const std::string& path = job.str();
         while (!state_->results.contains(path)) co_await state_->changed.wait(deadline, "systemd to " + what);
         const std::string result = state_->results.at(path);
         if (result != "done")

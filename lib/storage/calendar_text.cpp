@@ -250,9 +250,9 @@ class CalendarText {
         if (parts.size() < 2 || parts.size() > 3) refuse("{} is no date as *-MM-DD", quote(text));
         if (parts.size() == 3) {
             spec_.years.reset();
-            const auto low = static_cast<unsigned>(Calendar::first_year);
+            constexpr auto low = static_cast<unsigned>(Calendar::first_year);
             values({"year", low, static_cast<unsigned>(Calendar::last_year)}, parts[0],
-                   [this, low](unsigned at) { spec_.years.set(at - low); });
+                   [this](unsigned at) { spec_.years.set(at - low); });
         }
         const std::string& month = parts[parts.size() - 2];
         values_of({"month", 1, 12}, month, spec_.months);

@@ -67,7 +67,7 @@ async::Task<std::uint64_t> measure(Engine& engine, CopyOrder order) {
         request.cluster_size = order.image.cluster_size;
         request.extended_l2 = order.image.extended_l2;
     }
-    const Measured measured = co_await measure_volume(engine, order.source, std::move(request));
+    const Measured measured = co_await measure_volume(engine, order.source, request);
     co_return measured.required;
 }
 

@@ -168,7 +168,10 @@ TEST_F(ConfigTest, WhatIsNoTomlIsAnErrorWithItsLine) {
 TEST_F(ConfigTest, EveryValueIsOfItsType) {
     for (const Key& key : keys())
         for (const char* wrong : {"5", "true", "1.5", "[]", "[\"1s\"]", "{}", "1979-05-27"})
-            expect_refused(line(key.name, wrong), {":2:", "must be a string"});
+            if (key.name != "schedules.runs-per-pool")
+                expect_refused(line(key.name, wrong), {":2:", "must be a string"});
+    for (const char* wrong : {"0", "-1", "1001", "\"5\"", "true", "1.5", "[]", "{}", "1979-05-27"})
+        expect_refused(line("schedules.runs-per-pool", wrong), {":2:", "must be a number from 1 to 1000"});
 }
 
 TEST_F(ConfigTest, Durations) {

@@ -11,11 +11,15 @@ using storage::ObjectKind;
 
 TEST(Paths, OfEveryKind) {
     const Uuid id = Uuid::parse("01234567-89ab-4cde-8f01-23456789abcd").value();
-    const std::map<ObjectKind, std::string> interfaces{
-        {ObjectKind::pool, "org.volchain1.Pool"},         {ObjectKind::disk, "org.volchain1.Disk"},
-        {ObjectKind::volume, "org.volchain1.Volume"},     {ObjectKind::vm, "org.volchain1.VM"},
-        {ObjectKind::snapshot, "org.volchain1.Snapshot"}, {ObjectKind::exported, "org.volchain1.Export"},
-        {ObjectKind::backup, "org.volchain1.Backup"},     {ObjectKind::job, "org.volchain1.Job"}};
+    const std::map<ObjectKind, std::string> interfaces{{ObjectKind::pool, "org.volchain1.Pool"},
+                                                       {ObjectKind::disk, "org.volchain1.Disk"},
+                                                       {ObjectKind::volume, "org.volchain1.Volume"},
+                                                       {ObjectKind::vm, "org.volchain1.VM"},
+                                                       {ObjectKind::snapshot, "org.volchain1.Snapshot"},
+                                                       {ObjectKind::exported, "org.volchain1.Export"},
+                                                       {ObjectKind::backup, "org.volchain1.Backup"},
+                                                       {ObjectKind::schedule, "org.volchain1.Schedule"},
+                                                       {ObjectKind::job, "org.volchain1.Job"}};
     EXPECT_EQ(interfaces.size(), enum_names(ObjectKind{}).size());
     for (const auto& [kind, interface] : interfaces) {
         EXPECT_EQ(interface_name(kind), interface);
