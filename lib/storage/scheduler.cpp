@@ -159,7 +159,8 @@ async::Task<> Scheduler::change(Uuid id, Edit edit) {
         ScheduleRecord schedule = engine_.catalog().schedule(id);
         edit(schedule);
         Changes changes;
-        changes.put(ManifestStale{schedule.vm, true}).put(std::move(schedule));
+        changes.put(ManifestStale{schedule.vm, true});
+        changes.put(std::move(schedule));
         co_await engine_.catalog().commit(std::move(changes), Durability::power);
     }
     engine_.write_manifests();
