@@ -141,7 +141,7 @@ def test_attach_and_detach(ctl, pool):
     assert "web" in ctl.fails("disk", "attach", "data", "web").splitlines()[-1]
     message = ctl.fails("disk", "attach", "data", "web", "--device=scsi-hd", "--bus=scsi0.0").splitlines()[-1]
     assert "web" in message
-    ctl.ok("disk", "detach", "data", "--timeout=5s")
+    ctl.ok("disk", "detach", "data", "--timeout=30s")
     assert ctl.json("disk", "list", "web") == [] and ctl.json("disk", "show", "data")["vm"] is None
     assert "'device'" in ctl.fails("disk", "attach", "data", "web", "--device=scsi-hd")
     ctl.fails("disk", "detach", "data", "--timeout=5", status=2)
