@@ -47,15 +47,21 @@ async::Task<async::Identity> identity_for(Engine& engine, std::vector<ImageAcces
 
 namespace {
 
+std::vector<async::Command::Access> accesses(std::vector<ImageAccess> images) {
+    std::vector<async::Command::Access> files;
+    for (ImageAccess& image : images) {
+        files.emplace_back();
+        files.back().path = std::move(image.path);
+        files.back().write = image.write;
+    }
+    return files;
+}
+
 async::Task<std::shared_ptr<qmp::StorageDaemon>> start_with(Engine& engine, qmp::StorageDaemonOptions options,
                                                             std::vector<ImageAccess> images) {
     const async::Identity owner = co_await identity_for(engine, images);
     if (::geteuid() == 0) options.identity = owner;
-    for (ImageAccess& image : images) {
-        options.files.emplace_back();
-        options.files.back().path = std::move(image.path);
-        options.files.back().write = image.write;
-    }
+    options.files = accesses(std::move(images));
     co_return co_await qmp::StorageDaemon::start(std::move(options),
                                                  async::after(engine.settings().command_timeout));
 }
@@ -82,6 +88,14 @@ async::Task<std::shared_ptr<qmp::StorageDaemon>> start_nbd_daemon(Engine& engine
     options.arguments.emplace_back("--nbd-server");
     options.arguments.push_back(fmt::format("addr.type=fd,addr.str={},max-connections=1", listening));
     co_return co_await start_with(engine, std::move(options), std::move(images));
+}
+
+async::Task<qmp::QemuImg> helper_qemu_img(Engine& engine, std::vector<ImageAccess> images) {
+    qmp::QemuImg qemu_img(engine.settings().qemu_img);
+    const async::Identity owner = co_await identity_for(engine, images);
+    if (::geteuid() == 0) qemu_img.identity = owner;
+    qemu_img.files = accesses(std::move(images));
+    co_return qemu_img;
 }
 
 async::Task<std::string> probe_storage_daemon(Engine& engine) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Storage daemons as helpers of one operation: with the identity that owns the image, limits, and access to
+// Storage daemons and qemu-img as helpers of one operation: with the identity that owns the image, limits, and access to
 // that image alone.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "qmp/qemu_img.h"
 #include "qmp/storage_daemon.h"
 #include "storage/engine.h"
 
@@ -36,6 +37,9 @@ struct ImageAccess {
 /// ends with the operation.
 [[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& engine,
                                                                                     std::string image);
+
+/// qemu-img that may open these images of pools and nothing else, with the same identity.
+[[nodiscard]] async::Task<qmp::QemuImg> helper_qemu_img(Engine& engine, std::vector<ImageAccess> images);
 
 /// The version of the QEMU that storage daemons are of, by starting one. Throws where there is none that can be used.
 [[nodiscard]] async::Task<std::string> probe_storage_daemon(Engine& engine);

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "storage/image_check.h"
 
-#include <unistd.h>
-
 #include "base/text.h"
-#include "qmp/qemu_img.h"
-#include "storage/image_owner.h"
+#include "storage/helper.h"
 #include "storage/volume_lock.h"
 
 namespace volchain::storage {
@@ -14,20 +11,10 @@ namespace {
 /// qemu-img tells nothing of how far it is. It reads the tables of an image, not its data: some 10 MiB for each 100 GiB.
 constexpr auto check_limit = std::chrono::hours(4);
 
-/// With the rights of the image's owner, on that image alone.
-async::Task<qmp::QemuImg> qemu_img_for(Engine& engine, Uuid id, bool write) {
-    const VolumeRecord& volume = engine.catalog().volume(id);
-    const std::string path = engine.catalog().path(volume);
-    auto look = [pool = engine.catalog().pool(volume.pool).path, file = volume.file] {
-        return image_owner(pool, file);
-    };
-    const async::Identity owner = co_await engine.files().run(std::move(look));
-    qmp::QemuImg qemu_img(engine.settings().qemu_img);
-    if (::geteuid() == 0) qemu_img.identity = owner;
-    qemu_img.files.emplace_back();
-    qemu_img.files.back().path = path;
-    qemu_img.files.back().write = write;
-    co_return qemu_img;
+async::Task<qmp::QemuImg> qemu_img_for(Engine& engine, Uuid volume, bool write) {
+    std::vector<ImageAccess> images;
+    images.emplace_back(engine.catalog().path(engine.catalog().volume(volume)), write);
+    co_return co_await helper_qemu_img(engine, std::move(images));
 }
 
 async::Task<Findings> look_inside(Engine& engine, Uuid volume, VolumeLook look) {

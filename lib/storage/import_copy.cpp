@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "storage/import_copy.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 
 #include "base/text.h"
-#include "qmp/qemu_img.h"
 #include "storage/copied_chain.h"
 #include "storage/create_disk.h"
 #include "storage/doomed_files.h"
-#include "storage/image_owner.h"
+#include "storage/helper.h"
 
 namespace volchain::storage {
 namespace {
@@ -192,13 +189,9 @@ class ImportCopy {
     }
 
     async::Task<> name_backing(NewFile target, std::size_t below) {
-        qmp::QemuImg qemu_img(engine_.settings().qemu_img);
-        auto look = [target] { return image_owner(target.pool, target.file); };
-        const async::Identity owner = co_await engine_.files().run(std::move(look));
-        if (::geteuid() == 0) qemu_img.identity = owner;
-        qemu_img.files.emplace_back();
-        qemu_img.files.back().path = target.path();
-        qemu_img.files.back().write = true;
+        std::vector<ImageAccess> images;
+        images.emplace_back(target.path(), true);
+        const qmp::QemuImg qemu_img = co_await helper_qemu_img(engine_, std::move(images));
         std::string format(word(format_of(layers_[below].facts)));
         co_await qemu_img.change_backing(target.path(), targets_[below].file, std::move(format),
                                          async::after(rename_limit));

@@ -6,7 +6,6 @@
 #include <cerrno>
 
 #include "base/text.h"
-#include "qmp/qemu_img.h"
 
 namespace volchain::storage {
 namespace {
@@ -23,8 +22,8 @@ std::chrono::nanoseconds written_last(const std::string& path) {
 
 }  // namespace
 
-async::Task<LastWritten::Verdict> LastWritten::judge(Engine& engine) {
-    const qmp::QemuImg qemu_img(engine.settings().qemu_img);
+async::Task<LastWritten::Verdict> LastWritten::judge(Engine& engine, std::vector<ImageAccess> images) {
+    const qmp::QemuImg qemu_img = co_await helper_qemu_img(engine, std::move(images));
     std::string source_format(word(source_format_));
     std::string target_format(word(target_format_));
     const bool same = co_await qemu_img.same_content(source_, std::move(source_format), target_,

@@ -7,8 +7,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
-#include "storage/engine.h"
+#include "storage/helper.h"
 
 namespace volchain::storage {
 
@@ -23,8 +24,8 @@ class LastWritten {
           target_(std::move(target)),
           target_format_(target_format) {}
 
-    /// Reads all that both show; no process may write to them.
-    [[nodiscard]] async::Task<Verdict> judge(Engine& engine);
+    /// Reads all that both show; no process may write to them. `images`: the two, and all that they stand on.
+    [[nodiscard]] async::Task<Verdict> judge(Engine& engine, std::vector<ImageAccess> images);
 
   private:
     std::string source_;

@@ -5,7 +5,6 @@
 #include <filesystem>
 
 #include "base/text.h"
-#include "qmp/qemu_img.h"
 #include "storage/helper.h"
 #include "storage/last_written.h"
 #include "storage/merge_bitmaps.h"
@@ -394,7 +393,9 @@ async::Task<> Merge::settle_live() {
 async::Task<> Merge::settle_by_contents() {
     LastWritten witness(path(step_.upper), catalog().volume(step_.upper).format, path(step_.lower),
                         catalog().volume(step_.lower).format);
-    const LastWritten::Verdict verdict = co_await witness.judge(engine_);
+    std::vector<ImageAccess> images;
+    for (const Uuid& layer : catalog().chain(step_.upper)) images.emplace_back(path(layer), false);
+    const LastWritten::Verdict verdict = co_await witness.judge(engine_, std::move(images));
     if (verdict == LastWritten::Verdict::same) {
         finished_ = true;
         co_return;
@@ -424,7 +425,9 @@ async::Task<> Merge::settle_by_contents() {
 async::Task<> Merge::turn_others() {
     if (step_.kind != MergeKind::commit) co_return;
     for (const Uuid& other : catalog().children(step_.upper)) {
-        qmp::QemuImg qemu_img(engine_.settings().qemu_img);
+        std::vector<ImageAccess> images;
+        images.emplace_back(path(other), true);
+        const qmp::QemuImg qemu_img = co_await helper_qemu_img(engine_, std::move(images));
         std::string format(word(catalog().volume(step_.lower).format));
         co_await qemu_img.change_backing(path(other), backing_name(catalog(), other, step_.lower),
                                          std::move(format), async::after(rebase_limit));

@@ -11,7 +11,6 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "qmp/qemu_img.h"
 #include "storage/block_job.h"
 #include "storage/copy_file.h"
 #include "storage/copy_volume.h"
@@ -230,7 +229,9 @@ class MoveDisk {
         done_ += catalog().facts(volume).allocated;
         const Uuid below = catalog().backing(volume);
         if (below.nil()) co_return;
-        const qmp::QemuImg qemu_img(engine_.settings().qemu_img);
+        std::vector<ImageAccess> images;
+        images.emplace_back(target.path(), true);
+        const qmp::QemuImg qemu_img = co_await helper_qemu_img(engine_, std::move(images));
         std::string format(word(catalog().volume(below).format));
         co_await qemu_img.change_backing(target.path(), backing_at_new_place(below), std::move(format),
                                          async::after(rename_limit));
@@ -575,7 +576,11 @@ class MoveDisk {
         const VolumeFormat format = catalog().volume(active()).format;
         const std::string before = catalog().path(catalog().volume(active()));
         LastWritten witness(before, format, new_path(active()), format);
-        const LastWritten::Verdict verdict = co_await witness.judge(engine_);
+        std::vector<ImageAccess> images;
+        for (const Uuid& layer : catalog().chain(active()))
+            images.emplace_back(catalog().path(catalog().volume(layer)), false);
+        for (const MovedVolume& entry : plan_.volumes) images.emplace_back(place_of(entry).path(), false);
+        const LastWritten::Verdict verdict = co_await witness.judge(engine_, std::move(images));
         if (verdict == LastWritten::Verdict::same) co_return co_await undo(std::move(reason));
         const bool went_on = verdict == LastWritten::Verdict::target;
         const std::string after = new_path(active());
