@@ -5,7 +5,7 @@
   tests/bench/clone.py [--rounds N] [--mib N] [--json FILE] [--directory DIR] [--part copy|reflink] [--strict]
 
 Everything runs in the same rounds, one after the other in changing order, on one file system. The daemon is that of
-VOLCHAIN_BUILD, or build/release: meson setup build/release -Dbuildtype=release -Dtests=false.
+VOLCHAIN_BUILD, or build/release: meson setup build/release -Dbuildtype=release -Doptimization=2 -Dtests=false.
 
 Copy: a chain of two layers, with half of the data (1 GiB) in each, becomes one qcow2 image: by Volume.Clone, from the call
 until the job has ended, which includes the flush; by qemu-img convert of the same chain; and by nbdcopy from a storage

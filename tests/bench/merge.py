@@ -7,7 +7,7 @@ does; what deep chains cost; and how long a guest waits for its writes meanwhile
                        [--part range|direction|deep|stall] [--no-libvirt]
 
 Everything runs in the same rounds, one after the other in changing order, on one file system. The daemon is that of
-VOLCHAIN_BUILD, or build/release: meson setup build/release -Dbuildtype=release -Dtests=false.
+VOLCHAIN_BUILD, or build/release: meson setup build/release -Dbuildtype=release -Doptimization=2 -Dtests=false.
 
 Range: so many layers (10) with so many MiB (100) each are merged into the one below them. By volchain as one job, and as
 snapshots deleted one after the other, running and down; by virsh blockcommit, one after the other and all at once, running;

@@ -7,7 +7,7 @@ frozen for it.
                           [--no-libvirt] [--linux]
 
 Everything runs in the same rounds, one after the other in changing order, on one file system. The daemon is
-that of VOLCHAIN_BUILD, or build/release: meson setup build/release -Dbuildtype=release -Dtests=false.
+that of VOLCHAIN_BUILD, or build/release: meson setup build/release -Dbuildtype=release -Doptimization=2 -Dtests=false.
 
 Latency: CreateSnapshot without an agent, from the D-Bus call to the answer of Job.Wait, on a connection that
 is there all the time; a script over bare QMP that does the same steps (overlays made in a storage daemon,
