@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// volchainctl backup: moments of running VMs' disks that are held for programs that back them up.
+// volchainctl backup: moments of VMs' disks that are held for programs that back them up.
 #include <algorithm>
 
 #include "client/export.h"
@@ -41,6 +41,10 @@ async::Task<> start_backup(Session& session, Arguments arguments) {
         options.set("target-pool", found);
     }
     if (const auto user = arguments.value("allow-uid")) options.set("allow-uid", user_of(*user));
+    if (const auto snapshot = arguments.value("snapshot")) {
+        const bus::ObjectPath found = co_await session.find("snapshot", *snapshot);
+        options.set("snapshot", found);
+    }
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     const Objects objects = co_await session.objects();
     std::vector<bus::ObjectPath> disks;
@@ -77,12 +81,13 @@ std::vector<Verb> backup_verbs() {
         {"backup",
          "start",
          "VM",
-         "hold a moment of a running VM's disks, to be read over NBD",
+         "hold a moment of a VM's disks, to be read over NBD",
          start_backup,
          {{"kind", "full|incremental|differential", "what it is to be; full if not given"},
           {"since", "CHECKPOINT", "what changed since then; of an incremental one, the last if not given"},
           {"checkpoint", "NAME", "make a checkpoint of this moment"},
           {"disk", "DISK...", "only this disk, and others that are named so"},
+          {"snapshot", "SNAPSHOT", "back up what the disks were at this snapshot"},
           {"quiesce", "auto|require|off",
            "freeze the guest meanwhile, if that can be, or in any case, or not"},
           {"freeze-timeout", "DURATION", "how long the freeze may take"},

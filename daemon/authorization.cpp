@@ -35,6 +35,7 @@ constexpr std::array rules{
     Rule{"org.volchain1.Manager", "Find", look},
     Rule{"org.volchain1.Manager", "ImportManifest", manage_vms},
     Rule{"org.volchain1.Manager", "RegisterVM", manage_vms},
+    Rule{"org.volchain1.Manager", "RestoreDisk", manage_disks},
     Rule{"org.volchain1.Pool", "CreateDisk", manage_disks},
     Rule{"org.volchain1.Pool", "ImportDisk", manage_disks},
     Rule{"org.volchain1.Pool", "Refresh", manage_pools},
@@ -86,6 +87,7 @@ constexpr std::array rules{
     Rule{"org.volchain1.Export", "Stop", show_volumes},
     Rule{"org.volchain1.Backup", "Abort", show_volumes},
     Rule{"org.volchain1.Backup", "Finish", show_volumes},
+    Rule{"org.volchain1.Backup", "GetConfig", read_config},
     Rule{"org.volchain1.Schedule", "Delete", manage_snapshots},
     Rule{"org.volchain1.Schedule", "RunNow", manage_snapshots},
     Rule{"org.volchain1.Schedule", "Update", manage_snapshots},
@@ -139,8 +141,11 @@ async::Task<bool> Authorization::controls_own_job(bus::Call call) {
     co_return found != jobs.end() && found->second.owner_uid == caller;
 }
 
+/// Not more: the configuration of a VM is another matter.
 async::Task<bool> Authorization::ends_own_backup(bus::Call call) {
-    if (call.interface() != interface_name(storage::ObjectKind::backup)) co_return false;
+    const auto action = action_for(call.interface(), call.member());
+    if (call.interface() != interface_name(storage::ObjectKind::backup) || action != show_volumes)
+        co_return false;
     const uid_t caller = co_await call.sender_uid();
     const auto& backups = engine_.catalog().backups();
     const auto found = backups.find(call.object());

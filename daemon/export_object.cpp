@@ -32,19 +32,25 @@ bool may_open(const storage::ExportRecord& record, uid_t user) {
 
 async::Task<storage::ExportRequest> take_export_request(const bus::Connection& bus, bus::Call call,
                                                         bus::Options options) {
-    storage::ExportRequest request(0);
+    storage::ExportRequest request = co_await take_nbd_request(bus, call, options);
     request.kind = take_word<ExportKind>(options, "kind").value_or(ExportKind::nbd);
     request.writable = options.take<bool>("writable", false);
-    request.time_to_live = time_to_live("option 'ttl-usec'", options.take<std::uint64_t>("ttl-usec", 0));
-    request.allowed_uid = options.take<std::uint32_t>("allow-uid");
-    const bool bound = options.take<bool>("bind-to-caller", false);
     request.since = options.take<std::string>("since", "");
-    request.max_connections = options.take<std::uint32_t>("max-connections", 0);
-    request.address = options.take<std::string>("address", "");
-    request.tls_credentials = options.take<std::string>("tls-credentials", "");
     request.appliance = take_id(options, "vm", ObjectKind::vm).value_or(Uuid());
     request.serial = options.take<std::string>("serial", "");
     options.finish();
+    co_return request;
+}
+
+async::Task<storage::ExportRequest> take_nbd_request(const bus::Connection& bus, bus::Call call,
+                                                     bus::Options& options) {
+    storage::ExportRequest request(0);
+    request.time_to_live = time_to_live("option 'ttl-usec'", options.take<std::uint64_t>("ttl-usec", 0));
+    request.allowed_uid = options.take<std::uint32_t>("allow-uid");
+    request.max_connections = options.take<std::uint32_t>("max-connections", 0);
+    request.address = options.take<std::string>("address", "");
+    request.tls_credentials = options.take<std::string>("tls-credentials", "");
+    const bool bound = options.take<bool>("bind-to-caller", false);
     request.owner_uid = co_await call.sender_uid();
     if (bound) request.caller = caller_mark(bus, call.sender());
     co_return request;

@@ -12,6 +12,10 @@ namespace volchain::daemon {
 [[nodiscard]] async::Task<storage::ExportRequest> take_export_request(const bus::Connection& bus,
                                                                       bus::Call call, bus::Options options);
 
+/// Those of them that say for whom, where and how long something is shown over NBD.
+[[nodiscard]] async::Task<storage::ExportRequest> take_nbd_request(const bus::Connection& bus, bus::Call call,
+                                                                   bus::Options& options);
+
 class ExportObject {
   public:
     explicit ExportObject(storage::Engine& engine) : engine_(engine) {}

@@ -2,11 +2,13 @@
 #include "daemon/manager_object.h"
 
 #include "base/text.h"
+#include "daemon/export_object.h"
 #include "daemon/finder.h"
 #include "daemon/schedule_object.h"
 #include "storage/helper.h"
 #include "storage/import_manifest.h"
 #include "storage/pools.h"
+#include "storage/restore_disk.h"
 #include "storage/vms.h"
 
 namespace volchain::daemon {
@@ -21,6 +23,8 @@ bus::Interface<ManagerObject> ManagerObject::table() {
         .method<&ManagerObject::register_vm>("RegisterVM", bus::in("name", "options"), bus::out("vm"))
         .method<&ManagerObject::create_schedule>(
             "CreateSchedule", bus::in("name", "vm", "calendar", "options"), bus::out("schedule"))
+        .method<&ManagerObject::restore_disk>("RestoreDisk", bus::in("name", "pool", "size", "options"),
+                                              bus::out("job"))
         .method<&ManagerObject::import_manifest>("ImportManifest", bus::in("path", "options"), bus::out("vm"))
         .method<&ManagerObject::find>("Find", bus::in("kind", "what"), bus::out("object"))
         .property<&ManagerObject::version>("Version", bus::Change::never)
@@ -86,6 +90,19 @@ async::Task<bus::ObjectPath> ManagerObject::import_manifest(bus::Call, std::stri
     co_return object_path(ObjectKind::vm, vm);
 }
 
+async::Task<bus::ObjectPath> ManagerObject::restore_disk(bus::Call call, std::string name,
+                                                         bus::ObjectPath pool, std::uint64_t size,
+                                                         bus::Options options) {
+    const Uuid pool_id = id_in(pool, ObjectKind::pool, "pool");
+    storage::RestoreRequest request(pool_id, std::move(name), size);
+    request.image = take_image_options(options, size);
+    request.shown = co_await take_nbd_request(bus_, call, options);
+    options.finish();
+    request.shown.writable = true;
+    const Uuid job = co_await storage::restore_disk(engine_, std::move(request));
+    co_return object_path(ObjectKind::job, job);
+}
+
 async::Task<bus::ObjectPath> ManagerObject::find(bus::Call, std::string kind, std::string what) {
     const auto known = from_word<ObjectKind>(kind);
     if (!known)
@@ -102,7 +119,8 @@ std::vector<std::string> ManagerObject::features() const {
     std::vector<std::string> features{"pools",     "overlays",     "snapshots", "previews",
                                       "merges",    "checks",       "moves",     "profiles",
                                       "schedules", "snapshot-xml", "manifests", "backups"};
-    if (!qemu_version_.empty()) features.insert(features.end(), {"clones", "exports", "storage-daemon"});
+    if (!qemu_version_.empty())
+        features.insert(features.end(), {"clones", "exports", "restores", "storage-daemon"});
     return features;
 }
 

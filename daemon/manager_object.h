@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// org.volchain1.Manager at /org/volchain1: makes pools and VMs, finds objects, tells of finished jobs.
+// org.volchain1.Manager at /org/volchain1: makes pools and VMs, begins restores, finds objects, tells of finished jobs.
 #pragma once
 
 #include "daemon/objects.h"
@@ -9,7 +9,7 @@ namespace volchain::daemon {
 
 class ManagerObject {
   public:
-    explicit ManagerObject(storage::Engine& engine) : engine_(engine) {}
+    ManagerObject(storage::Engine& engine, const bus::Connection& bus) : engine_(engine), bus_(bus) {}
     [[nodiscard]] bus::Interface<ManagerObject> table();
 
     async::Task<bus::ObjectPath> create_pool(bus::Call call, std::string name, std::string path,
@@ -17,6 +17,8 @@ class ManagerObject {
     async::Task<bus::ObjectPath> register_vm(bus::Call call, std::string name, bus::Options options);
     async::Task<bus::ObjectPath> create_schedule(bus::Call call, std::string name, bus::ObjectPath vm,
                                                  std::string calendar, bus::Options options);
+    async::Task<bus::ObjectPath> restore_disk(bus::Call call, std::string name, bus::ObjectPath pool,
+                                              std::uint64_t size, bus::Options options);
     async::Task<bus::ObjectPath> import_manifest(bus::Call call, std::string path, bus::Options options);
     async::Task<bus::ObjectPath> find(bus::Call call, std::string kind, std::string what);
 
@@ -29,6 +31,7 @@ class ManagerObject {
 
   private:
     storage::Engine& engine_;
+    const bus::Connection& bus_;
     std::string qemu_version_;
 };
 

@@ -13,7 +13,7 @@ using storage::ObjectKind;
 Publisher::Publisher(bus::Connection& connection, storage::Engine& engine, bus::Gate& gate)
     : connection_(connection),
       engine_(engine),
-      manager_(engine),
+      manager_(engine, connection),
       pools_(engine),
       disks_(engine),
       volumes_(engine, connection),

@@ -120,7 +120,8 @@ async::Task<bus::ObjectPath> VmObject::start_backup(bus::Call call, Uuid id, bus
     request.kind = take_word<storage::BackupKind>(options, "kind").value_or(request.kind);
     request.since = options.take<std::string>("since", "");
     request.disks = take_ids(options, "disks", ObjectKind::disk);
-    request.quiesce = take_word<storage::QuiesceMode>(options, "quiesce").value_or(request.quiesce);
+    request.snapshot = take_id(options, "snapshot", ObjectKind::snapshot).value_or(Uuid{});
+    request.quiesce = take_word<storage::QuiesceMode>(options, "quiesce");
     request.freeze_timeout = take_timeout(options, "freeze-timeout-usec");
     request.checkpoint = options.take<std::string>("checkpoint", "");
     request.require_incremental = options.take<bool>("require-incremental", false);

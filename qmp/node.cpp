@@ -16,8 +16,9 @@ E word_at(const JsonReader& record, std::string_view member, E otherwise) {
 }
 
 void set_access(Json& node, Access access) {
-    if (access != Access::read_write) node["read-only"] = access == Access::read_only;
+    if (access != Access::read_write) node["read-only"] = access != Access::automatic;
     if (access == Access::automatic) node["auto-read-only"] = true;
+    if (access == Access::shared) node["force-share"] = true;
 }
 
 void set_shared(Json& node, const NodeOptions& options) {

@@ -49,6 +49,8 @@ enum class Access {
     /// For the file node beneath a read-only format node of a chain: opened read-only, but a commit into it
     /// can make it writable ("auto-read-only").
     automatic,
+    /// Read-only, while others may write to it: without QEMU's locks ("force-share"). What is read from it then means nothing.
+    shared,
 };
 
 // What is QEMU's default is left out: a monitor reads its socket byte by byte (monitor_can_read() in

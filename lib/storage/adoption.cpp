@@ -36,7 +36,7 @@ class Adopter {
             known_pools_.emplace_back(pool.path, id);
         }
         for (const auto& [id, disk] : catalog.disks()) disk_names_.push_back(disk.name);
-        const auto& claimed = catalog.claimed_disk_names();
+        const std::set<std::string> claimed = catalog.claimed_disk_names();
         disk_names_.insert(disk_names_.end(), claimed.begin(), claimed.end());
         snapshot_names_ = snapshot_names(catalog, vm.id);
     }

@@ -206,15 +206,7 @@ ScratchFile BackupNodes::scratch(std::size_t disk) const {
     return scratch_of(engine_.catalog(), record_.id, record_.disks[disk], 'a');
 }
 
-async::Task<> BackupNodes::add_target(std::size_t disk, std::string path) {
-    qmp::NodeOptions options;
-    options.discard = true;
-    // Zeroes of the disk, also those that a program has written.
-    options.detect_zeroes = qmp::DetectZeroes::unmap;
-    Json file = qmp::file_node(node(disk, 't') + "f", path, qmp::Access::read_write, options);
-    Json image =
-        qmp::format_node(node(disk, 't'), "qcow2", std::move(file), qmp::Access::read_write, options);
-    image = qmp::without_backing(std::move(image));
+async::Task<> BackupNodes::add_target(Json image) {
     co_await ask("blockdev-add", std::move(image));
 }
 

@@ -43,10 +43,11 @@ class BackupNodes {
     async::Task<> put_filters();
     /// The nodes for reading, and what has changed since `since`.
     async::Task<> add_readers();
-    // Of a backup in push mode: nodes that jobs can read, and, for each disk, a copy into an image: first of the moment at which
+    // Of a backup in push mode: nodes that jobs can read, and, for each disk, a copy into an image, the node target(): first of the moment at which
     // the filter was put in place; where that has given up, reading fails. Then, over it, what a holds of the time before.
     async::Task<> add_copy_sources();
-    async::Task<> add_target(std::size_t disk, std::string path);
+    [[nodiscard]] std::string target(std::size_t disk) const { return node(disk, 't'); }
+    async::Task<> add_target(Json image);
     async::Task<> remove_target(std::size_t disk);
     [[nodiscard]] std::string copy_job(std::size_t disk) const { return node(disk, 'p'); }
     [[nodiscard]] std::string patch_job(std::size_t disk) const { return node(disk, 'q'); }

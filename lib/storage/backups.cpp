@@ -3,7 +3,6 @@
 
 #include "base/text.h"
 #include "storage/backup_nodes.h"
-#include "storage/backup_place.h"
 #include "storage/end_backup.h"
 #include "storage/engine.h"
 #include "storage/export_device.h"
@@ -13,6 +12,7 @@ namespace {
 
 constexpr auto health_interval = std::chrono::seconds(2);
 constexpr auto abort_again = std::chrono::seconds(5);
+constexpr auto fail_again = std::chrono::milliseconds(500);
 
 }  // namespace
 
@@ -50,9 +50,16 @@ void Backups::vm_changed(const Uuid& vm) {
         if (record.vm == vm && ready(id)) spawn(find(id), "looking for the QEMU of a backup");
 }
 
-/// Where nobody can tell whether its QEMU is there, it is looked for again when that is known.
 async::Task<> Backups::find(Uuid id) {
     if (!ready(id)) co_return;
+    const BackupRecord record = engine_.catalog().backup(id);
+    if (record.restored || record.source == BackupSource::snapshot) co_return;
+    if (record.source == BackupSource::running) co_return co_await find_in_vm(id);
+    if (engine_.vm(record.vm).live()) co_await fail(id, "the VM was started, and may write to its disks");
+}
+
+/// Where nobody can tell whether its QEMU is there, it is looked for again when that is known.
+async::Task<> Backups::find_in_vm(Uuid id) {
     const BackupRecord record = engine_.catalog().backup(id);
     Vm& vm = engine_.vm(record.vm);
     if (vm.down()) co_return co_await fail(id, "the VM's QEMU has ended");
@@ -75,15 +82,28 @@ async::Task<> Backups::watch() {
 }
 
 async::Task<> Backups::look_at(Uuid id) {
-    auto look = [socket = place_of_backup(engine_, id).socket(),
-                 disks = engine_.catalog().backup(id).disks.size()] { check_health(socket, disks); };
+    const BackupRecord record = engine_.catalog().backup(id);
+    if (record.restored) co_return;
     std::exception_ptr failure;
-    co_await async::keep_failure(engine_.files().run(std::move(look)), failure);
+    co_await async::keep_failure(check_moment(engine_, record), failure);
     if (!failure) co_return;
     const Error error = to_error(failure);
     if (error.code() == ErrorCode::cancelled) throw error;
     if (error.code() == ErrorCode::qemu_failed) co_return co_await fail(id, error.what());
     log().with("VOLCHAIN_BACKUP", id.str()).debug("{}", error.what());
+}
+
+void Backups::part_lost(const Uuid& id, std::string why) {
+    spawn(fail_in_the_end(id, std::move(why)), "a backup of which a part is lost");
+}
+
+/// Who works on it just now is soon done.
+async::Task<> Backups::fail_in_the_end(Uuid id, std::string why) {
+    const ObjectId object{ObjectKind::backup, id};
+    while (engine_.catalog().has(object) && engine_.catalog().backup(id).state != BackupState::failed) {
+        if (ready(id)) co_return co_await fail(id, std::move(why));
+        co_await async::sleep_until(async::after(fail_again));
+    }
 }
 
 async::Task<> Backups::fail(Uuid id, std::string why) {
@@ -98,6 +118,7 @@ async::Task<> Backups::fail(Uuid id, std::string why) {
 }
 
 void Backups::abort(const Uuid& id, std::string why) {
+    if (!aborted_.insert(id).second) return;
     spawn(abort_in_the_end(id, std::move(why)), "aborting a backup");
 }
 
@@ -112,6 +133,7 @@ async::Task<> Backups::abort_in_the_end(Uuid id, std::string why) {
         }
         co_await async::sleep_until(async::after(abort_again));
     }
+    aborted_.erase(id);
 }
 
 }  // namespace volchain::storage

@@ -203,6 +203,8 @@ std::string Catalog::describe(const ObjectId& object) const {
         case ObjectKind::exported:
             return fmt::format("export {} ({})", id, word(exported(object.id).kind));
         case ObjectKind::backup:
+            if (const auto& restored = backup(object.id).restored)
+                return fmt::format("restore {} of disk {}", id, quote(restored->name));
             return fmt::format("backup {} of {}", id, describe({ObjectKind::vm, backup(object.id).vm}));
         case ObjectKind::schedule:
             return fmt::format("schedule {} ({})", quote(schedule(object.id).name), id);
@@ -217,8 +219,15 @@ Catalog::DiskNameClaim::DiskNameClaim(Catalog& catalog, std::string name)
     for (const auto& [id, disk] : catalog.disks_)
         if (disk.name == name_)
             throw Error(ErrorCode::already_exists, "there is a disk {} already ({})", quote(name_), id.str());
-    if (!catalog.claimed_disk_names_.insert(name_).second)
+    if (catalog.claimed_disk_names().contains(name_))
         throw Error(ErrorCode::already_exists, "a disk {} is just being made", quote(name_));
+    catalog.claimed_disk_names_.insert(name_);
+}
+
+std::set<std::string> Catalog::claimed_disk_names() const {
+    std::set<std::string> names = claimed_disk_names_;
+    for (const RestoredDisk& disk : restored_disks()) names.insert(disk.name);
+    return names;
 }
 
 void Catalog::check_vm_name_free(const std::string& name, const Uuid& but) const {
@@ -241,11 +250,19 @@ std::vector<Uuid> Catalog::disks_of_vm(const Uuid& vm) const {
 
 const BackupRecord* Catalog::backup_of_disk(const Uuid& disk) const {
     for (const auto& [id, record] : backups_) {
+        if (record.source == BackupSource::snapshot) continue;
         const bool has_it = std::any_of(record.disks.begin(), record.disks.end(),
                                         [&](const BackupDisk& part) { return part.disk == disk; });
         if (has_it && record.state != BackupState::failed) return &record;
     }
     return nullptr;
+}
+
+std::vector<RestoredDisk> Catalog::restored_disks() const {
+    std::vector<RestoredDisk> disks;
+    for (const auto& [id, record] : backups_)
+        if (record.restored && record.state != BackupState::failed) disks.push_back(*record.restored);
+    return disks;
 }
 
 std::vector<Uuid> Catalog::snapshots_of_vm(const Uuid& vm) const {

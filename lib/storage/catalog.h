@@ -95,9 +95,8 @@ class Catalog {
     };
     /// AlreadyExists where a VM, but for `but`, has this name, or somebody keeps it for one.
     void check_vm_name_free(const std::string& name, const Uuid& but) const;
-    [[nodiscard]] const std::set<std::string>& claimed_disk_names() const noexcept {
-        return claimed_disk_names_;
-    }
+    /// Those that are kept, also for disks that are being restored.
+    [[nodiscard]] std::set<std::string> claimed_disk_names() const;
 
     /// Holds a volume, and all that it stands on, for an export that is being recorded: to those who ask what may be
     /// changed, it is as if the record were there.
@@ -120,8 +119,10 @@ class Catalog {
 
     // Relations.
     [[nodiscard]] std::vector<Uuid> disks_of_vm(const Uuid& vm) const;
-    /// The backup that holds a disk as it is; null where none does.
+    /// The backup that holds a disk as it is; null where none does. One of a snapshot holds volumes only.
     [[nodiscard]] const BackupRecord* backup_of_disk(const Uuid& disk) const;
+    /// The disks that are being restored.
+    [[nodiscard]] std::vector<RestoredDisk> restored_disks() const;
     [[nodiscard]] std::vector<Uuid> schedules_of_vm(const Uuid& vm) const;
     [[nodiscard]] std::vector<Uuid> snapshots_of_vm(const Uuid& vm) const;
     [[nodiscard]] std::vector<Uuid> volumes_of_disk(const Uuid& disk) const;

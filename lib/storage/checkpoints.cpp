@@ -48,7 +48,14 @@ struct SeenDisk {
 std::vector<SeenDisk> disks_as_seen(const Engine& engine, const Uuid& vm) {
     std::vector<SeenDisk> disks;
     for (const Uuid& disk : engine.catalog().disks_of_vm(vm))
-        disks.push_back({disk, layers_as_seen(engine, disk)});
+        disks.push_back({disk, layers_as_seen(engine, disk, engine.catalog().disk(disk).active)});
+    return disks;
+}
+
+std::vector<SeenDisk> disks_of_snapshot_as_seen(const Engine& engine, const Uuid& snapshot) {
+    std::vector<SeenDisk> disks;
+    for (const auto& [disk, volume] : engine.catalog().snapshot(snapshot).disks)
+        disks.push_back({disk, layers_as_seen(engine, disk, volume)});
     return disks;
 }
 
@@ -67,6 +74,36 @@ Checkpoint judged(const CheckpointName& name, const std::vector<SeenDisk>& disks
     else if (good > 0)
         checkpoint.state = CheckpointState::partial;
     return checkpoint;
+}
+
+/// The oldest first.
+std::vector<Checkpoint> checkpoints_in(const std::vector<SeenDisk>& disks) {
+    std::vector<CheckpointName> names;
+    for (const SeenDisk& disk : disks)
+        for (CheckpointName& name : names_in(disk.layers))
+            if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(std::move(name));
+    std::sort(names.begin(), names.end(), [](const CheckpointName& a, const CheckpointName& b) {
+        return std::tie(a.time, a.name) < std::tie(b.time, b.name);
+    });
+    std::vector<Checkpoint> checkpoints;
+    for (const CheckpointName& name : names) checkpoints.push_back(judged(name, disks));
+    return checkpoints;
+}
+
+/// `owner`: of all, for messages.
+CheckpointName find_among(const std::vector<Checkpoint>& all, const std::string& owner,
+                          const std::string& name) {
+    std::vector<CheckpointName> found;
+    for (const Checkpoint& checkpoint : all)
+        if (checkpoint.name.name == name || checkpoint.name.bitmap() == name)
+            found.push_back(checkpoint.name);
+    if (found.empty()) throw Error(ErrorCode::not_found, "{} has no checkpoint {}", owner, quote(name));
+    if (found.size() > 1)
+        throw Error(ErrorCode::invalid_argument,
+                    "{} has {} checkpoints {}, of different times: its disks come from several VMs; delete "
+                    "them one by one, by the names of their bitmaps",
+                    owner, found.size(), quote(name));
+    return found.front();
 }
 
 }  // namespace
@@ -89,13 +126,13 @@ void check_checkpoint_name(const std::string& name) {
     check_name("checkpoint", name);
 }
 
-std::vector<qmp::Node> layers_as_seen(const Engine& engine, const Uuid& disk) {
+std::vector<qmp::Node> layers_as_seen(const Engine& engine, const Uuid& disk, const Uuid& top) {
     const Catalog& catalog = engine.catalog();
     const DiskRecord& record = catalog.disk(disk);
     const std::vector<LiveDisk>* live = nullptr;
     if (record.vm && engine.vm(record.vm).live()) live = &engine.vm(record.vm).disks();
     std::vector<qmp::Node> layers;
-    for (const Uuid& volume : catalog.chain(record.active)) {
+    for (const Uuid& volume : catalog.chain(top)) {
         const VolumeFacts& facts = catalog.facts(volume);
         qmp::Node& layer = layers.emplace_back();
         layer.filename = catalog.path(catalog.volume(volume));
@@ -111,17 +148,11 @@ std::vector<qmp::Node> layers_as_seen(const Engine& engine, const Uuid& disk) {
 }
 
 std::vector<Checkpoint> checkpoints_of(const Engine& engine, const Uuid& vm) {
-    const std::vector<SeenDisk> disks = disks_as_seen(engine, vm);
-    std::vector<CheckpointName> names;
-    for (const SeenDisk& disk : disks)
-        for (CheckpointName& name : names_in(disk.layers))
-            if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(std::move(name));
-    std::sort(names.begin(), names.end(), [](const CheckpointName& a, const CheckpointName& b) {
-        return std::tie(a.time, a.name) < std::tie(b.time, b.name);
-    });
-    std::vector<Checkpoint> checkpoints;
-    for (const CheckpointName& name : names) checkpoints.push_back(judged(name, disks));
-    return checkpoints;
+    return checkpoints_in(disks_as_seen(engine, vm));
+}
+
+std::vector<Checkpoint> checkpoints_before(const Engine& engine, const Uuid& snapshot) {
+    return checkpoints_in(disks_of_snapshot_as_seen(engine, snapshot));
 }
 
 async::Task<> look_at_checkpoints(Engine& engine, Uuid vm) {
@@ -136,19 +167,12 @@ async::Task<> look_at_checkpoints(Engine& engine, Uuid vm) {
 }
 
 CheckpointName find_checkpoint(const Engine& engine, const Uuid& vm, const std::string& name) {
-    std::vector<CheckpointName> found;
-    for (const Checkpoint& checkpoint : checkpoints_of(engine, vm))
-        if (checkpoint.name.name == name || checkpoint.name.bitmap() == name)
-            found.push_back(checkpoint.name);
-    const std::string what = engine.catalog().describe({ObjectKind::vm, vm});
-    if (found.empty()) throw Error(ErrorCode::not_found, "{} has no checkpoint {}", what, quote(name));
-    if (found.size() > 1)
-        throw Error(ErrorCode::invalid_argument,
-                    "{} has {} checkpoints {}, of different times: its disks come from several VMs; delete "
-                    "them one "
-                    "by one, by the names of their bitmaps",
-                    what, found.size(), quote(name));
-    return found.front();
+    return find_among(checkpoints_of(engine, vm), engine.catalog().describe({ObjectKind::vm, vm}), name);
+}
+
+CheckpointName find_checkpoint_before(const Engine& engine, const Uuid& snapshot, const std::string& name) {
+    return find_among(checkpoints_before(engine, snapshot),
+                      engine.catalog().describe({ObjectKind::snapshot, snapshot}), name);
 }
 
 std::string bitmap_meant(const VolumeFacts& top, const std::string& name) {

@@ -62,15 +62,19 @@ struct Checkpoint {
 
 /// The checkpoints of the VM's disks as they were last seen, the oldest first.
 [[nodiscard]] std::vector<Checkpoint> checkpoints_of(const Engine& engine, const Uuid& vm);
+/// Those before a snapshot: since which it is known what had changed until then.
+[[nodiscard]] std::vector<Checkpoint> checkpoints_before(const Engine& engine, const Uuid& snapshot);
 
-/// The layers of a disk's active chain, topmost first, and their bitmaps, as they were last seen.
-[[nodiscard]] std::vector<qmp::Node> layers_as_seen(const Engine& engine, const Uuid& disk);
+/// The layers of a disk from a volume down, topmost first, and their bitmaps, as they were last seen.
+[[nodiscard]] std::vector<qmp::Node> layers_as_seen(const Engine& engine, const Uuid& disk, const Uuid& top);
 
 /// Reads the headers of what the running VM does not write to, in which bitmaps were stored; of a VM that is down, all.
 async::Task<> look_at_checkpoints(Engine& engine, Uuid vm);
 
 /// The checkpoint of that name. NotFound, or InvalidArgument where several are called so.
 [[nodiscard]] CheckpointName find_checkpoint(const Engine& engine, const Uuid& vm, const std::string& name);
+[[nodiscard]] CheckpointName find_checkpoint_before(const Engine& engine, const Uuid& snapshot,
+                                                    const std::string& name);
 
 /// The bitmap that somebody means who names a checkpoint of a volume: that of ours, or one that is called just so.
 [[nodiscard]] std::string bitmap_meant(const VolumeFacts& top, const std::string& name);

@@ -33,12 +33,6 @@ void check_request(const Catalog& catalog, const DiskRequest& request) {
     check_disk_name_free(catalog, request.name);
 }
 
-async::Task<> format_in_helper(Engine& engine, JobPtr job, ImageOptions image, NewFile file) {
-    const auto helper = co_await start_storage_daemon(engine, file.path());
-    co_await format_image(engine, job, helper->session(), file, image, "disk");
-    (void)co_await helper->stop(async::after(engine.settings().command_timeout));
-}
-
 class CreateDisk {
   public:
     CreateDisk(Engine& engine, JobPtr job, Plan plan)
@@ -75,9 +69,7 @@ class CreateDisk {
         auto make = [file = file_, &settings = engine_.settings()] { make_image_file(file, settings); };
         co_await engine_.files().run(std::move(make));
         co_await job_->step("format");
-        co_await format_in_helper(engine_, job_, request.image, file_);
-        auto flush = [file = file_] { flush_image_file(file); };
-        co_await engine_.files().run(std::move(flush));
+        co_await format_new_file(engine_, job_, request.image, file_);
         co_await job_->step("finish");
         co_await finish(request);
     }
@@ -122,6 +114,9 @@ void check_disk_name_free(const Catalog& catalog, const std::string& name) {
     for (const auto& [id, disk] : catalog.disks())
         if (disk.name == name)
             throw Error(ErrorCode::already_exists, "there is a disk {} already ({})", quote(name), id.str());
+    for (const RestoredDisk& restored : catalog.restored_disks())
+        if (restored.name == name)
+            throw Error(ErrorCode::already_exists, "a disk {} is being restored", quote(name));
 }
 
 async::Task<Uuid> create_disk(Engine& engine, DiskRequest request) {

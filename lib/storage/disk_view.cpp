@@ -58,6 +58,7 @@ void collect_words(const Json& plan, std::set<std::string>& words) {
 }
 
 void look_at_jobs(const Engine& engine, const Uuid& own_job, DiskView& view) {
+    for (const RestoredDisk& restored : engine.catalog().restored_disks()) view.planned.insert(restored.file);
     for (const Uuid& id : engine.jobs().unfinished()) {
         if (id == own_job) continue;
         // The live one's plan is ahead of the catalog's.

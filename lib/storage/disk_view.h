@@ -51,8 +51,8 @@ struct DiskView {
     std::map<Uuid, PoolState> pools;   ///< those in which its volumes lie
     std::map<Uuid, VolumeLook> looks;  ///< of its volumes
     DiskInQemu qemu;
-    /// Of unfinished jobs but the check's own: all words in their plans, names of files and ids among them; and since when
-    /// one is under way.
+    /// Of unfinished jobs but the check's own: all words in their plans, names of files and ids among them; the files of disks
+    /// that are being restored; and since when a job is under way.
     std::set<std::string> planned;
     std::optional<Timestamp> jobs_since{};
 };

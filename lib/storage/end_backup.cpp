@@ -1,33 +1,19 @@
 // SPDX-License-Identifier: MIT
 #include "storage/end_backup.h"
 
-#include "base/text.h"
 #include "storage/backup_nodes.h"
+#include "storage/backup_outcome.h"
 #include "storage/backup_place.h"
 #include "storage/checkpoints.h"
 #include "storage/drop_bitmap.h"
+#include "storage/end_restore.h"
+#include "storage/export_server.h"
 #include "storage/presence.h"
+#include "storage/stop_export.h"
+#include "storage/untouched_images.h"
 
 namespace volchain::storage {
 namespace {
-
-enum class Outcome { finish, abort, fail };
-constexpr auto enum_names(Outcome) {
-    return std::to_array<EnumName<Outcome>>(
-        {{Outcome::finish, "finish"}, {Outcome::abort, "abort"}, {Outcome::fail, "fail"}});
-}
-
-struct EndPlan {
-    Outcome outcome = Outcome::abort;
-    std::string why;  ///< of fail
-
-    [[nodiscard]] Json json() const { return Json{{"outcome", word(outcome)}, {"why", why}}; }
-    [[nodiscard]] static EndPlan parse(const JobRecord& job) {
-        const JsonReader reader(job.plan, "plan of job " + job.id.str(), ErrorCode::internal);
-        return {from_word<Outcome>(reader.at("outcome").string()).value_or(Outcome::abort),
-                reader.at("why").string()};
-    }
-};
 
 /// The disks of a backup in which its new checkpoint has a bitmap.
 std::vector<Uuid> tracked_disks(const BackupRecord& record) {
@@ -37,7 +23,7 @@ std::vector<Uuid> tracked_disks(const BackupRecord& record) {
     return disks;
 }
 
-async::Task<> remove_files(Engine& engine, BackupRecord record) {
+async::Task<> remove_scratch_files(Engine& engine, BackupRecord record) {
     std::vector<ScratchFile> scratch;
     for (const BackupDisk& disk : record.disks)
         for (const char which : {'a', 'b'})
@@ -48,6 +34,13 @@ async::Task<> remove_files(Engine& engine, BackupRecord record) {
         place.remove();
     };
     co_await engine.files().run(std::move(work));
+}
+
+async::Task<> remove_files(Engine& engine, BackupRecord record) {
+    if (record.source == BackupSource::running)
+        co_return co_await remove_scratch_files(engine, std::move(record));
+    for (const BackupDisk& part : record.disks)
+        if (part.exported) co_await remove_export_files(engine, part.exported);
 }
 
 /// Nobody reaches the QEMU of a VM any more that was forgotten after the backup had failed.
@@ -64,6 +57,20 @@ async::Task<> end_in_qemu(Engine& engine, BackupRecord record) {
     co_await nodes.remove();
     std::exception_ptr known_later;
     co_await async::keep_failure(engine.vm(record.vm).read_disks(), known_later);
+}
+
+/// The storage daemons that show images; of one that was never recorded there is nothing.
+async::Task<> end_exports(Engine& engine, BackupRecord record) {
+    for (const BackupDisk& part : record.disks) {
+        if (!engine.catalog().has({ObjectKind::exported, part.exported})) continue;
+        const ExportRecord shown = engine.catalog().exported(part.exported);
+        co_await end_export(engine, shown, engine.exports().neglect(shown.id));
+    }
+}
+
+async::Task<> end_reading(Engine& engine, BackupRecord record) {
+    if (record.source == BackupSource::running) co_return co_await end_in_qemu(engine, std::move(record));
+    co_await end_exports(engine, std::move(record));
 }
 
 async::Task<> drop_checkpoint(Engine& engine, BackupRecord record) {
@@ -91,11 +98,8 @@ class EndBackup {
     /// Only what was held from the beginning to this moment is good.
     async::Task<> check() {
         co_await job_->undo_step("check");
-        auto look = [socket = place_of_backup(engine_, id_).socket(), disks = record().disks.size()] {
-            check_health(socket, disks);
-        };
         std::exception_ptr failure;
-        co_await async::keep_failure(engine_.files().run(std::move(look)), failure);
+        co_await async::keep_failure(check_moment(engine_, record()), failure);
         if (!failure) co_return;
         plan_.outcome = Outcome::fail;
         plan_.why = to_error(failure).what();
@@ -104,7 +108,7 @@ class EndBackup {
 
     async::Task<> forward() {
         co_await job_->undo_step("end");
-        co_await end_in_qemu(engine_, record());
+        co_await end_reading(engine_, record());
         if (plan_.outcome != Outcome::finish) {
             co_await job_->undo_step("drop");
             co_await drop_checkpoint(engine_, record());
@@ -115,16 +119,8 @@ class EndBackup {
         co_await conclude();
     }
 
-    [[nodiscard]] Changes without_exports() const {
-        Changes changes;
-        for (const BackupDisk& disk : record().disks)
-            if (engine_.catalog().has({ObjectKind::exported, disk.exported}))
-                changes.remove(ObjectKind::exported, disk.exported);
-        return changes;
-    }
-
     async::Task<> conclude() {
-        Changes changes = without_exports();
+        Changes changes = without_exports_of(engine_.catalog(), id_);
         Json result = Json::object();
         if (plan_.outcome != Outcome::fail) {
             const auto checkpoint = CheckpointName::of_bitmap(record().checkpoint);
@@ -135,13 +131,13 @@ class EndBackup {
         BackupRecord failed = record();
         failed.state = BackupState::failed;
         failed.problem = plan_.why;
-        const bool tracked = !failed.checkpoint.empty();
+        if (!failed.checkpoint.empty()) failed.problem += "; the new checkpoint was dropped";
+        Error reason(ErrorCode::qemu_failed, "{}; back it up anew", failed.problem);
         changes.put(std::move(failed));
-        if (job_->record().kind != "finish-backup")
-            co_return co_await job_->succeed(std::move(changes), std::move(result));
-        Error reason(ErrorCode::qemu_failed, "{}{}; back it up anew", plan_.why,
-                     tracked ? "; the new checkpoint was dropped" : "");
-        co_await job_->fail(std::move(changes), std::move(reason));
+        if (job_->record().kind == "finish-backup")
+            co_await job_->fail(std::move(changes), std::move(reason));
+        else
+            co_await job_->succeed(std::move(changes), std::move(result));
     }
 
     async::Task<> give_up(Error reason) {
@@ -172,45 +168,65 @@ async::Task<Uuid> start(Engine& engine, Uuid id, EndPlan plan, std::uint32_t own
     if (plan.outcome == Outcome::finish && record.state == BackupState::failed)
         throw Error(ErrorCode::unsupported, "{} has failed: {}; abort it, and begin anew",
                     engine.catalog().describe(object), record.problem);
+    const bool restores = record.restored.has_value();
     if (record.state == BackupState::ready) record.state = BackupState::ending;
     const std::string kind = plan.outcome == Outcome::finish ? "finish-backup" : "abort-backup";
     JobRequest job(kind, object, owner_uid);
     job.locks.push_back(object);
     job.plan = plan.json();
     job.changes.put(std::move(record));
-    Operation operation = [&engine, plan](JobPtr started) { return run(engine, std::move(started), plan); };
+    Operation operation = [&engine, plan, restores](JobPtr started) {
+        if (restores) return end_restore(engine, std::move(started), plan);
+        return run(engine, std::move(started), plan);
+    };
     co_return co_await engine.jobs().start(std::move(job), std::move(operation));
 }
 
 }  // namespace
 
+async::Task<> check_moment(Engine& engine, BackupRecord record) {
+    if (record.source == BackupSource::down) co_return co_await check_untouched(engine, std::move(record));
+    if (record.source == BackupSource::snapshot) co_return;
+    auto look = [socket = place_of_backup(engine, record.id).socket(), disks = record.disks.size()] {
+        check_health(socket, disks);
+    };
+    co_await engine.files().run(std::move(look));
+}
+
 async::Task<Uuid> finish_backup(Engine& engine, Uuid id, std::uint32_t owner_uid) {
-    EndPlan plan;
-    plan.outcome = Outcome::finish;
+    EndPlan plan(Outcome::finish);
     co_return co_await start(engine, id, std::move(plan), owner_uid);
 }
 
 async::Task<Uuid> abort_backup(Engine& engine, Uuid id, std::uint32_t owner_uid) {
-    EndPlan plan;
+    EndPlan plan(Outcome::abort);
     co_return co_await start(engine, id, std::move(plan), owner_uid);
 }
 
 async::Task<Uuid> fail_backup(Engine& engine, Uuid id, std::string why, std::uint32_t owner_uid) {
-    EndPlan plan;
-    plan.outcome = Outcome::fail;
+    EndPlan plan(Outcome::fail);
     plan.why = std::move(why);
     co_return co_await start(engine, id, std::move(plan), owner_uid);
 }
 
 async::Task<> dismantle_backup(Engine& engine, BackupRecord record, bool drop) {
-    co_await end_in_qemu(engine, record);
+    co_await end_reading(engine, record);
     if (drop) co_await drop_checkpoint(engine, record);
     co_await remove_files(engine, record);
+}
+
+Changes without_exports_of(const Catalog& catalog, const Uuid& backup) {
+    Changes changes;
+    for (const auto& [id, record] : catalog.exports())
+        if (record.backup == backup) changes.remove(ObjectKind::exported, id);
+    return changes;
 }
 
 /// From "check" on it was good only if that was found; it is asked again.
 async::Task<> recover_end_backup(Engine& engine, JobPtr job) {
     EndPlan plan = EndPlan::parse(job->record());
+    if (engine.catalog().backup(job->record().subject.id).restored)
+        co_return co_await recover_end_restore(engine, std::move(job), std::move(plan));
     const std::string step = job->record().step;
     const bool checked = step != "record" && step != "check";
     EndBackup operation(engine, std::move(job), std::move(plan));

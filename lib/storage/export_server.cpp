@@ -6,9 +6,9 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "qmp/event_queue.h"
 #include "storage/backup_place.h"
 #include "storage/export_listener.h"
-#include "storage/helper.h"
 #include "storage/live_chain.h"
 #include "storage/process_keeper.h"
 
@@ -43,7 +43,8 @@ std::vector<async::Command::Access> files_of(const Engine& engine, const ExportR
         files.back().write = write;
     };
     for (const Uuid& volume : catalog.chain(record.volume)) add(catalog.path(catalog.volume(volume)), false);
-    if (record.writable) add(place.overlay(), true);
+    for (const ImageAccess& image : options.images) add(image.path, image.write);
+    if (record.writable && record.volume) add(place.overlay(), true);
     if (!options.tls_credentials.empty()) add(place.credentials(), false);
     return files;
 }
@@ -123,10 +124,14 @@ async::Task<> check_shown(Engine& engine, std::shared_ptr<qmp::StorageDaemon> se
     const qmp::BlockGraph graph =
         co_await qmp::read_block_graph(server->session(), async::after(engine.settings().command_timeout));
     const std::vector<std::string> files = files_beneath(graph, node);
-    std::vector<std::string> expected;
-    if (record.writable) expected.push_back(place_of_export(engine, record.id).overlay());
-    // Where headers could not be read yet, the chain as far as it is known.
     const Catalog& catalog = engine.catalog();
+    std::vector<std::string> expected;
+    const BackupRecord* const backup = backup_of_export(catalog, record);
+    if (backup != nullptr && backup->restored)
+        expected.push_back(catalog.pool(backup->restored->pool).path + "/" + backup->restored->file);
+    else if (record.writable)
+        expected.push_back(place_of_export(engine, record.id).overlay());
+    // Where headers could not be read yet, the chain as far as it is known.
     for (const Uuid& volume : catalog.chain(record.volume))
         expected.push_back(catalog.path(catalog.volume(volume)));
     const bool same =
@@ -136,18 +141,32 @@ async::Task<> check_shown(Engine& engine, std::shared_ptr<qmp::StorageDaemon> se
                     joined(files, " on "), joined(expected, " on "));
 }
 
+/// What NBD clients ask for; empty: the default, so that they need not know a name.
+std::string nbd_name_of(const Catalog& catalog, const ExportRecord& record) {
+    return record.backup && record.disk ? catalog.disk(record.disk).name : std::string();
+}
+
 }  // namespace
+
+const BackupRecord* backup_of_export(const Catalog& catalog, const ExportRecord& record) {
+    const bool known = record.backup && catalog.has({ObjectKind::backup, record.backup});
+    return known ? &catalog.backup(record.backup) : nullptr;
+}
+
+bool shown_by_vm(const Catalog& catalog, const ExportRecord& record) {
+    const BackupRecord* const backup = backup_of_export(catalog, record);
+    return backup != nullptr && !backup->restored && backup->source == BackupSource::running;
+}
 
 std::string uri_of_export(const Engine& engine, const ExportRecord& record) {
     if (record.kind != ExportKind::nbd) return {};
     if (!record.address.empty()) return fmt::format("nbds://{}/", record.address);
-    std::string name;
-    if (record.backup) name = percent_encoded(engine.catalog().disk(record.disk).name);
+    const std::string name = percent_encoded(nbd_name_of(engine.catalog(), record));
     return fmt::format("nbd+unix:///{}?socket={}", name, percent_encoded(socket_of_export(engine, record)));
 }
 
 std::string socket_of_export(const Engine& engine, const ExportRecord& record) {
-    if (record.backup) return place_of_backup(engine, record.backup).socket();
+    if (shown_by_vm(engine.catalog(), record)) return place_of_backup(engine, record.backup).socket();
     return place_of_export(engine, record.id).socket();
 }
 
@@ -184,7 +203,10 @@ async::Task<std::string> open_export_layers(Engine& engine, std::shared_ptr<qmp:
     const qmp::NodeOptions plain;
     std::vector<PlannedLayer> layers = plan_layers(engine.catalog(), record.id, record.volume);
     const std::string top = layers.front().node;
-    co_await add_layers(engine, session, std::move(layers), plain, qmp::Access::read_only);
+    const BackupRecord* const backup = backup_of_export(engine.catalog(), record);
+    const bool of_down_vm = backup != nullptr && backup->source == BackupSource::down;
+    const qmp::Access access = of_down_vm ? qmp::Access::shared : qmp::Access::read_only;
+    co_await add_layers(engine, session, std::move(layers), plain, access);
     if (!record.writable) co_return top;
     qmp::NodeOptions freeing;
     freeing.discard = true;
@@ -198,15 +220,14 @@ async::Task<std::string> open_export_layers(Engine& engine, std::shared_ptr<qmp:
     co_return name;
 }
 
-async::Task<> show_over_nbd(Engine& engine, std::shared_ptr<qmp::Session> session, std::string node,
-                            bool writable, std::string bitmap) {
+async::Task<> show_over_nbd(Engine& engine, std::shared_ptr<qmp::Session> session, ExportRecord record,
+                            std::string node, std::string bitmap) {
     Json arguments;
     arguments["type"] = "nbd";
     arguments["id"] = export_name;
     arguments["node-name"] = node;
-    // The default export: clients need not know a name.
-    arguments["name"] = "";
-    arguments["writable"] = writable;
+    arguments["name"] = nbd_name_of(engine.catalog(), record);
+    arguments["writable"] = record.writable;
     arguments["allocation-depth"] = true;
     if (!bitmap.empty()) {
         Json shown{{"node", node}, {"name", bitmap}};
@@ -215,6 +236,20 @@ async::Task<> show_over_nbd(Engine& engine, std::shared_ptr<qmp::Session> sessio
     }
     (void)co_await session->execute("block-export-add", std::move(arguments),
                                     async::after(engine.settings().command_timeout));
+}
+
+async::Task<> show_no_more(Engine& engine, std::shared_ptr<qmp::Session> session) {
+    const async::Deadline deadline = async::after(engine.settings().command_timeout);
+    std::vector<std::string> names{"BLOCK_EXPORT_DELETED"};
+    qmp::EventQueue deleted(session, std::move(names));
+    const Json answer = co_await session->execute("query-block-exports", Json::object(), deadline);
+    const JsonReader shown(answer, "answer of query-block-exports", ErrorCode::qemu_failed);
+    if (shown.elements().empty()) co_return;
+    if (!shown.elements().front().at("shutting-down").boolean()) {
+        Json arguments{{"id", export_name}, {"mode", "hard"}};
+        (void)co_await session->execute("block-export-del", std::move(arguments), deadline);
+    }
+    (void)co_await deleted.next(deadline, "the end of an NBD export");
 }
 
 async::Task<std::shared_ptr<qmp::StorageDaemon>> find_export_server(Engine& engine, ExportRecord record) {

@@ -1,142 +1,26 @@
 // SPDX-License-Identifier: MIT
 #include "storage/export_volume.h"
 
-#include <unistd.h>
-
-#include <algorithm>
-#include <array>
-#include <filesystem>
-
-#include "base/text.h"
 #include "storage/checkpoints.h"
 #include "storage/export_bitmap.h"
 #include "storage/export_device.h"
-#include "storage/export_listener.h"
 #include "storage/export_mount.h"
 #include "storage/export_server.h"
 #include "storage/helper.h"
 #include "storage/live_chain.h"
 #include "storage/presence.h"
-#include "storage/remove_volumes.h"
+#include "storage/shown_volume.h"
 #include "storage/stop_export.h"
 
 namespace volchain::storage {
 namespace {
 
-constexpr std::size_t max_checkpoint_bytes = 1000;  // BDRV_BITMAP_MAX_NAME_SIZE is 1023
-
-// --- what is asked for -------------------------------------------------------------------------------------
-
-[[noreturn]] void refuse(std::string_view option, std::string_view why) {
-    throw Error(ErrorCode::invalid_argument, "option '{}' {}", option, why);
-}
-
-void check_tcp(const ExportRequest& request) {
-    if (request.address.empty() && request.tls_credentials.empty()) return;
-    if (request.tls_credentials.empty())
-        refuse("address", "is for TCP, which is not served without TLS: name 'tls-credentials', too");
-    if (request.address.empty()) refuse("tls-credentials", "is for TCP: name the 'address', too");
-    if (request.allowed_uid) refuse("allow-uid", "is for a Unix socket; over TCP, credentials decide");
-    (void)TcpAddress::parse(request.address);
-    if (!std::filesystem::path(request.tls_credentials).is_absolute())
-        refuse("tls-credentials", "must be the absolute path of a directory");
-}
-
-void check_options(const Engine& engine, const ExportRequest& request) {
-    if (request.allowed_uid == UINT32_MAX) refuse("allow-uid", "is no user");
-    const bool nbd = request.kind == ExportKind::nbd;
-    if (!nbd && !request.since.empty()) refuse("since", "is for exports of kind nbd");
-    if (!nbd && request.max_connections != 0) refuse("max-connections", "is for exports of kind nbd");
-    if (!nbd && !request.address.empty()) refuse("address", "is for exports of kind nbd");
-    if (!nbd && !request.tls_credentials.empty()) refuse("tls-credentials", "is for exports of kind nbd");
-    const bool device = request.kind == ExportKind::device;
-    if (!device && request.appliance) refuse("vm", "is for exports of kind device");
-    if (!device && !request.serial.empty()) refuse("serial", "is for exports of kind device");
-    if (device && request.appliance.nil()) refuse("vm", "is missing: the VM that the device is plugged into");
-    if (device && request.allowed_uid) refuse("allow-uid", "is for exports of other kinds");
-    check_serial(request.serial);
-    if (request.kind == ExportKind::file) check_mounts_possible(engine);
-    if (request.since.size() > max_checkpoint_bytes) refuse("since", "is too long for a checkpoint");
-    check_tcp(request);
-    const bool others = request.owner_uid != ::geteuid() ||
-                        request.allowed_uid.value_or(request.owner_uid) != request.owner_uid;
-    if (nbd && request.address.empty() && others && ::geteuid() != 0)
-        throw Error(ErrorCode::unsupported,
-                    "only a daemon that runs as root can let other users than its own connect");
-}
-
-/// Whether the snapshot is whole, and its volume of that disk.
-Uuid volume_of_snapshot(const Catalog& catalog, const Uuid& id, const Uuid& disk) {
-    const SnapshotRecord& snapshot = catalog.snapshot(id);
-    const std::string what = catalog.describe({ObjectKind::snapshot, id});
-    if (snapshot.status != SnapshotStatus::ok && snapshot.status != SnapshotStatus::partial)
-        throw Error(ErrorCode::busy, "{} is {}", what, word(snapshot.status));
-    for (const SnapshotDisk& part : snapshot.disks)
-        if (part.disk == disk) return part.volume;
-    throw Error(ErrorCode::invalid_argument, "argument 'disk': {} has nothing of {}", what,
-                catalog.describe({ObjectKind::disk, disk}));
-}
-
-/// Nobody may write to it, now or later.
-void check_immutable(const Catalog& catalog, const Uuid& volume) {
-    const VolumeRecord& record = catalog.volume(volume);
-    const std::string what = catalog.describe({ObjectKind::volume, volume});
-    if (record.mark == VolumeMark::illegal)
-        throw Error(ErrorCode::broken_chain,
-                    "{} is illegal: a merge into it was not finished, and what it shows stands for nothing",
-                    what);
-    const DiskRecord& disk = catalog.disk(record.disk);
-    if (disk.active == volume || disk.former == volume)
-        throw Error(ErrorCode::in_use,
-                    "{} is the {} volume of {}, which is written to: take a snapshot, and "
-                    "export that",
-                    what, disk.active == volume ? "active" : "former active",
-                    catalog.describe({ObjectKind::disk, disk.id}));
-}
-
-bool is_one_of(const std::string& kind, std::initializer_list<std::string_view> kinds) {
-    return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
-}
-
-/// Jobs hold disks, not volumes; most of them leave alone what an export shows.
-bool leaves_alone(const JobRecord& job, const std::vector<Uuid>& chain) {
-    if (is_one_of(job.kind,
-                  {"create-snapshot", "create-overlay", "attach-disk", "detach-disk", "resize-disk"}))
-        return true;
-    const bool merges = is_one_of(
-        job.kind, {"delete-snapshot", "merge-volume", "commit-volume", "delete-volume", "flatten-disk"});
-    return merges && !changes_one_of(job, chain);
-}
-
-void check_nobody_changes(const Engine& engine, const std::vector<Uuid>& chain) {
-    const Catalog& catalog = engine.catalog();
-    for (const Uuid& volume : chain) {
-        const ObjectId disk{ObjectKind::disk, catalog.volume(volume).disk};
-        const JobPtr job = engine.jobs().find(engine.locks().job_holding(disk));
-        if (job && !leaves_alone(job->record(), chain))
-            throw Error(ErrorCode::busy, "{} is busy: {}, job {}; wait for its end or cancel it",
-                        catalog.describe(disk), job->record().kind, job->id().str());
-    }
-}
-
 ExportRecord new_record(const Catalog& catalog, const Uuid& volume, const Uuid& snapshot,
                         const ExportRequest& request) {
-    ExportRecord record;
-    record.id = Uuid::make();
-    record.kind = request.kind;
-    record.state = ExportState::starting;
+    ExportRecord record = new_export(request);
     record.volume = volume;
     record.disk = catalog.volume(volume).disk;
     record.snapshot = snapshot;
-    record.writable = request.writable;
-    record.owner_uid = request.owner_uid;
-    record.allowed_uid = request.allowed_uid;
-    record.caller = request.caller;
-    if (request.time_to_live) record.expires = now() + *request.time_to_live;
-    record.address = request.address;
-    record.appliance = request.appliance;
-    if (request.appliance)
-        record.serial = request.serial.empty() ? export_device_id(record.id) : request.serial;
     return record;
 }
 
@@ -225,7 +109,7 @@ class ExportVolume {
             bitmap = co_await add_bitmap(node, std::move(since));
         }
         co_await job_->step("show");
-        co_await show_over_nbd(engine_, session, node, request.writable, bitmap);
+        co_await show_over_nbd(engine_, session, record(), node, bitmap);
         if (request.kind == ExportKind::file) co_await mount();
     }
 
@@ -385,7 +269,7 @@ async::Task<Uuid> start(Engine& engine, ObjectId subject, Uuid volume, Uuid snap
 
 async::Task<Uuid> export_snapshot(Engine& engine, Uuid snapshot, Uuid disk, ExportRequest request) {
     const Catalog& catalog = engine.catalog();
-    check_options(engine, request);
+    check_export_request(engine, request);
     const Uuid first_found = volume_of_snapshot(catalog, snapshot, disk);
     co_await look_at_appliance(engine, request.appliance);
     co_await inspect_layers(engine, first_found);
@@ -397,7 +281,7 @@ async::Task<Uuid> export_snapshot(Engine& engine, Uuid snapshot, Uuid disk, Expo
 }
 
 async::Task<Uuid> export_volume(Engine& engine, Uuid volume, ExportRequest request) {
-    check_options(engine, request);
+    check_export_request(engine, request);
     check_immutable(engine.catalog(), volume);
     co_await look_at_appliance(engine, request.appliance);
     co_await inspect_layers(engine, volume);

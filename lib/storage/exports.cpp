@@ -88,10 +88,18 @@ async::Task<> Exports::start() {
     co_await async::ignore_cancellation();
     async::TaskGroup looks(engine_.executor());
     for (const Uuid& id : engine_.catalog().ids(ObjectKind::exported))
-        if (!engine_.locks().held({ObjectKind::exported, id}) && engine_.catalog().exported(id).backup.nil())
-            looks.spawn(find(id), "finding the storage daemon of an export");
+        if (!looked_after_by_others(id)) looks.spawn(find(id), "finding the storage daemon of an export");
     co_await looks.drain();
     tasks_.spawn(end_those_due(), "ending exports whose time is up");
+}
+
+/// By a job that has not ended, or by the QEMU of a VM.
+bool Exports::looked_after_by_others(const Uuid& id) const {
+    const ExportRecord& record = engine_.catalog().exported(id);
+    if (engine_.locks().held({ObjectKind::exported, id})) return true;
+    if (record.backup.nil()) return false;
+    return shown_by_vm(engine_.catalog(), record) || record.state != ExportState::ready ||
+           engine_.locks().held({ObjectKind::backup, record.backup});
 }
 
 async::Task<> Exports::stop() {
@@ -189,6 +197,8 @@ async::Task<> Exports::watch(Uuid id, std::shared_ptr<qmp::StorageDaemon> daemon
 async::Task<> Exports::note_lost(Uuid id, std::string why) {
     const ObjectId object{ObjectKind::exported, id};
     if (!engine_.catalog().has(object)) co_return;
+    if (const Uuid backup = engine_.catalog().exported(id).backup)
+        co_return engine_.backups().part_lost(backup, std::move(why));
     // Who works on it may be about to say that it is ready.
     if (engine_.locks().held(object)) co_return end(id, std::move(why));
     log()
@@ -253,6 +263,8 @@ async::Task<> Exports::try_to_end(Uuid id) {
     attempt.pause = std::clamp<async::Clock::duration>(2 * attempt.pause, try_again, longest_pause);
     attempt.next_try = async::after(attempt.pause);
     const ExportRecord& record = engine_.catalog().exported(id);
+    // It ends with what it is a part of.
+    if (record.backup) co_return engine_.backups().abort(record.backup, due->second.why);
     StopExportRequest request(id, record.owner_uid);
     request.why = due->second.why;
     std::exception_ptr failure;

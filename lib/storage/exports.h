@@ -57,6 +57,7 @@ class Exports {
         async::Clock::duration pause{};
     };
 
+    [[nodiscard]] bool looked_after_by_others(const Uuid& id) const;
     async::Task<> find(Uuid id);
     async::Task<> find_device(Uuid id);
     async::Task<> watch(Uuid id, std::shared_ptr<qmp::StorageDaemon> daemon);

@@ -23,6 +23,10 @@ const ExportRecord* first_export(const Catalog& catalog, const Condition& condit
 }
 
 [[noreturn]] void refuse(const Catalog& catalog, const ObjectId& object, const ExportRecord& holder) {
+    if (holder.backup)
+        throw Error(ErrorCode::busy, "{} is being backed up: {} of user {} shows it; finish or abort that",
+                    catalog.describe(object), catalog.describe({ObjectKind::backup, holder.backup}),
+                    holder.owner_uid);
     throw Error(ErrorCode::busy, "{} is exported: {} of user {} shows what it holds; stop that first",
                 catalog.describe(object), catalog.describe({ObjectKind::exported, holder.id}),
                 holder.owner_uid);

@@ -61,7 +61,8 @@ async::Task<std::shared_ptr<qmp::StorageDaemon>> start_with(Engine& engine, qmp:
                                                             std::vector<ImageAccess> images) {
     const async::Identity owner = co_await identity_for(engine, images);
     if (::geteuid() == 0) options.identity = owner;
-    options.files = accesses(std::move(images));
+    for (async::Command::Access& access : accesses(std::move(images)))
+        options.files.push_back(std::move(access));
     co_return co_await qmp::StorageDaemon::start(std::move(options),
                                                  async::after(engine.settings().command_timeout));
 }
@@ -87,6 +88,16 @@ async::Task<std::shared_ptr<qmp::StorageDaemon>> start_nbd_daemon(Engine& engine
     options.inherit.push_back(listening);
     options.arguments.emplace_back("--nbd-server");
     options.arguments.push_back(fmt::format("addr.type=fd,addr.str={},max-connections=1", listening));
+    co_return co_await start_with(engine, std::move(options), std::move(images));
+}
+
+async::Task<std::shared_ptr<qmp::StorageDaemon>> start_copying_daemon(Engine& engine,
+                                                                      std::vector<ImageAccess> images,
+                                                                      std::string target) {
+    qmp::StorageDaemonOptions options = helper_options(engine);
+    options.files.emplace_back();
+    options.files.back().path = std::move(target);
+    options.files.back().write = true;
     co_return co_await start_with(engine, std::move(options), std::move(images));
 }
 

@@ -33,6 +33,10 @@ struct ImageAccess {
 /// more when this returns.
 [[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_nbd_daemon(
     Engine& engine, std::vector<ImageAccess> images, int listening);
+/// A storage daemon that may read these images of pools, and write to the existing file `target`, which lies wherever it does. It
+/// runs as the owner of the first image.
+[[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_copying_daemon(
+    Engine& engine, std::vector<ImageAccess> images, std::string target);
 /// A storage daemon that may write to the existing file `image` and open nothing else. It is our child and
 /// ends with the operation.
 [[nodiscard]] async::Task<std::shared_ptr<qmp::StorageDaemon>> start_storage_daemon(Engine& engine,

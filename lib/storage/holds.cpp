@@ -7,8 +7,8 @@ namespace volchain::storage {
 namespace {
 
 /// Operations on a disk that only add to its volumes, or read them.
-constexpr std::array<std::string_view, 5> harmless{"create-snapshot", "create-overlay", "attach-disk",
-                                                   "clone-volume", "checksum-volume"};
+constexpr std::array<std::string_view, 6> harmless{"create-snapshot", "create-overlay",  "attach-disk",
+                                                   "clone-volume",    "checksum-volume", "start-backup"};
 
 }  // namespace
 

@@ -97,8 +97,7 @@ class ImportCopy {
         if (!name_.empty()) return check_disk_name_free(catalog(), name_);
         std::vector<std::string> taken;
         for (const auto& [id, disk] : catalog().disks()) taken.push_back(disk.name);
-        taken.insert(taken.end(), catalog().claimed_disk_names().begin(),
-                     catalog().claimed_disk_names().end());
+        for (const std::string& name : catalog().claimed_disk_names()) taken.push_back(name);
         name_ = free_name(fs::path(request_.path).stem().string(), taken);
     }
 

@@ -105,6 +105,10 @@ async::Task<> run(Engine& engine, JobPtr job, ImportRequest request) {
     if (const VolumeRecord* known = catalog.find_volume(path))
         throw Error(ErrorCode::already_exists, "{} is a volume of {} already", quote(path),
                     catalog.describe({ObjectKind::disk, known->disk}));
+    for (const RestoredDisk& restored : catalog.restored_disks())
+        if (catalog.pool(restored.pool).path + "/" + restored.file == path)
+            throw Error(ErrorCode::in_use, "{} is being restored as disk {}", quote(path),
+                        quote(restored.name));
     // A pool may lie in another's directory: the deepest one counts.
     const Catalog::Place top = catalog.place(path).value();
     std::vector<Layer> layers = co_await read_chain(engine, top, request.format);
@@ -112,7 +116,7 @@ async::Task<> run(Engine& engine, JobPtr job, ImportRequest request) {
     co_await job->step("finish");
     std::vector<std::string> taken;
     for (const auto& [id, disk] : catalog.disks()) taken.push_back(disk.name);
-    taken.insert(taken.end(), catalog.claimed_disk_names().begin(), catalog.claimed_disk_names().end());
+    for (const std::string& name : catalog.claimed_disk_names()) taken.push_back(name);
     DiskRecord disk;
     disk.id = Uuid::make();
     disk.name = request.name.empty() ? free_name(fs::path(file).stem().string(), taken) : request.name;

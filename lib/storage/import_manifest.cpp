@@ -291,7 +291,8 @@ void check_new(const Catalog& catalog, const Taken& taken) {
 
 /// Names are for people: where one is taken by now, another one is made of it.
 void give_free_names(const Catalog& catalog, Taken& taken) {
-    std::vector<std::string> names(catalog.claimed_disk_names().begin(), catalog.claimed_disk_names().end());
+    const std::set<std::string> claimed = catalog.claimed_disk_names();
+    std::vector<std::string> names(claimed.begin(), claimed.end());
     for (const auto& [id, disk] : catalog.disks()) names.push_back(disk.name);
     for (DiskRecord& disk : taken.disks) {
         disk.name = free_name(disk.name, names);

@@ -17,8 +17,8 @@ std::string short_id(const Uuid& id) {
 }
 
 Json node_of(const PlannedLayer& layer, qmp::Access access, const qmp::NodeOptions& options) {
-    const bool writable = access == qmp::Access::read_write;
-    const qmp::Access file_access = writable ? qmp::Access::read_write : qmp::Access::automatic;
+    const bool left_alone = access == qmp::Access::read_only;
+    const qmp::Access file_access = left_alone ? qmp::Access::automatic : access;
     Json file = qmp::file_node(layer.file_node, layer.path, file_access, options);
     return qmp::format_node(layer.node, word(layer.format), std::move(file), access, options);
 }

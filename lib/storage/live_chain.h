@@ -37,8 +37,8 @@ async::Task<> inspect_chain(Engine& engine, Uuid disk);
 /// The same for any volume and what it stands on.
 async::Task<> inspect_layers(Engine& engine, Uuid top);
 
-/// Adds the layers, bottom first: the topmost for writing where `top` says so, the others so that they are left alone and a
-/// commit can go into them all the same. What was added before an error stays: remove_nodes().
+/// Adds the layers, bottom first: the topmost as `top` says, the others so that they are left alone and a commit can go into
+/// them all the same. What was added before an error stays: remove_nodes().
 async::Task<> add_layers(Engine& engine, std::shared_ptr<qmp::Session> session,
                          std::vector<PlannedLayer> layers, qmp::NodeOptions options, qmp::Access top);
 

@@ -13,6 +13,7 @@
 #include "qmp/job.h"
 #include "qmp/node.h"
 #include "storage/file_access.h"
+#include "storage/helper.h"
 
 namespace volchain::storage {
 namespace {
@@ -148,6 +149,14 @@ async::Task<> format_image(Engine& engine, JobPtr job, std::shared_ptr<qmp::Sess
     co_await follow_creation(job, creation, engine.settings().command_timeout);
     const async::Deadline then = async::after(engine.settings().command_timeout);
     if (raw) (void)co_await session->execute("blockdev-add", std::move(node), then);
+}
+
+async::Task<> format_new_file(Engine& engine, JobPtr job, ImageOptions options, NewFile file) {
+    const auto helper = co_await start_storage_daemon(engine, file.path());
+    co_await format_image(engine, job, helper->session(), file, options, "disk");
+    (void)co_await helper->stop(async::after(engine.settings().command_timeout));
+    auto flush = [file] { flush_image_file(file); };
+    co_await engine.files().run(std::move(flush));
 }
 
 }  // namespace volchain::storage

@@ -63,5 +63,7 @@ void remove_image_file(const NewFile& file);
 /// a cancel breaks it off. Afterwards node `<name>-f` is the file, and nothing else is open.
 async::Task<> format_image(Engine& engine, JobPtr job, std::shared_ptr<qmp::Session> session, NewFile file,
                            ImageOptions options, std::string name);
+/// The same in a storage daemon of its own; the image is on the medium when this returns.
+async::Task<> format_new_file(Engine& engine, JobPtr job, ImageOptions options, NewFile file);
 
 }  // namespace volchain::storage

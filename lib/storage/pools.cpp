@@ -48,6 +48,8 @@ async::Task<> refresh(Engine& engine, JobPtr job) {
         volumes.push_back(id);
         known.insert(volume.file);
     }
+    for (const RestoredDisk& restored : catalog.restored_disks())
+        if (restored.pool == pool) known.insert(restored.file);
     co_await engine.inspect_volumes(volumes);
 
     std::uint64_t missing = 0;
@@ -119,6 +121,11 @@ async::Task<> remove_pool(Engine& engine, Uuid pool) {
         if (const JobRecord& job = catalog.job(id); job.subject.id == pool)
             throw Error(ErrorCode::busy, "{} is busy: {}, job {}", catalog.describe({ObjectKind::pool, pool}),
                         job.kind, id.str());
+    for (const auto& [id, backup] : catalog.backups())
+        if (backup.restored && backup.restored->pool == pool && backup.state != BackupState::failed)
+            throw Error(ErrorCode::in_use, "{} is used by {}; finish or abort that",
+                        catalog.describe({ObjectKind::pool, pool}),
+                        catalog.describe({ObjectKind::backup, id}));
     std::vector<ObjectId> locks{{ObjectKind::pool, pool}};
     Changes changes;
     std::set<Uuid> disks;

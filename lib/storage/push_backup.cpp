@@ -1,60 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "storage/push_backup.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
-#include <filesystem>
-
-#include "base/file.h"
-#include "base/text.h"
-#include "qcow2/empty_image.h"
+#include "qmp/node.h"
 #include "storage/backup_place.h"
 #include "storage/block_job.h"
-#include "storage/checkpoints.h"
 #include "storage/new_image.h"
 
 namespace volchain::storage {
 namespace {
 
 constexpr auto copy_end_limit = std::chrono::seconds(60);
-
-/// The part of a file's name that tells which moment it is of.
-std::string moment_of(const BackupRecord& record) {
-    const auto checkpoint = CheckpointName::of_bitmap(record.checkpoint);
-    return checkpoint ? checkpoint->name : format_utc(record.created);
-}
-
-bool is_there(const std::string& path) {
-    struct stat status {};
-    return ::lstat(path.c_str(), &status) == 0;
-}
-
-/// Why nothing can be put on a file; empty where that can be.
-std::string unfit_below(const PushedFile& below) {
-    if (!is_there(below.path()))
-        return fmt::format("{} has no {}, the backup of that checkpoint", quote(below.directory),
-                           quote(below.name));
-    const VolumeFacts facts = inspect_image(below.directory, below.name, VolumeFormat::qcow2);
-    if (facts.state == VolumeState::ok) return {};
-    return fmt::format("{} is {}: {}", quote(below.path()), word(facts.state), facts.problem);
-}
-
-void make_pushed_file(const PushedFile& file, const ScratchFile& model) {
-    qcow2::EmptyImageOptions options(model.size);
-    if (!file.below.empty()) options.on(file.below, "qcow2");
-    const qcow2::EmptyImage image = qcow2::empty_image(options);
-    const NewFile made(file.directory, file.part);
-    make_image_file_like(made, model.pool, model.model);
-    const UniqueFd directory = open_directory(file.directory);
-    const UniqueFd fd = open_beneath(directory.get(), file.part, O_WRONLY);
-    for (const qcow2::Extent& extent : image.extents) write_at(fd.get(), extent.bytes, extent.offset);
-    if (::ftruncate(fd.get(), static_cast<off_t>(image.length)) < 0)
-        throw system_error(errno, "cannot set the length of " + quote(file.part_path()));
-}
 
 async::Task<> run_copy(BlockJob& copy, Json arguments) {
     co_await copy.start("blockdev-backup", std::move(arguments));
@@ -73,47 +28,14 @@ async::Task<> run_copy(BlockJob& copy, Json arguments) {
 
 }  // namespace
 
-Json PushedFile::json() const {
-    return Json{{"directory", directory}, {"name", name}, {"part", part}, {"below", below}};
-}
-
-PushedFile PushedFile::parse(const JsonReader& plan) {
-    return {plan.at("directory").string(), plan.at("name").string(), plan.at("part").string(),
-            plan.at("below").string()};
-}
-
-void check_push_directory(const std::string& path) {
-    const auto refuse = [&](std::string_view why) {
-        throw Error(ErrorCode::invalid_argument, "option 'target': {} {}", quote(clipped(path)), why);
-    };
-    if (!std::filesystem::path(path).is_absolute()) refuse("is not an absolute path");
-    struct stat status {};
-    if (::stat(path.c_str(), &status) < 0 || !S_ISDIR(status.st_mode)) refuse("is no directory");
-}
-
-std::vector<PushedFile> plan_files(const std::vector<std::string>& disk_names, const PushTarget& target,
-                                   BackupRecord& record) {
-    std::vector<PushedFile> files;
-    const auto since = CheckpointName::of_bitmap(record.since);
-    for (std::size_t index = 0; index < record.disks.size(); ++index) {
-        BackupDisk& disk = record.disks[index];
-        const std::string name = file_name_part(disk_names[index]);
-        PushedFile file{target.directory,
-                        fmt::format("{}.{}.qcow2", name, moment_of(record)),
-                        fmt::format(".vc-{}-{}.part", record.id.str(), index),
-                        {}};
-        if (is_there(file.path()))
-            throw Error(ErrorCode::already_exists, "there is a file {} already; name another checkpoint",
-                        quote(file.path()));
-        if (disk.incremental) {
-            const PushedFile below{target.directory, fmt::format("{}.{}.qcow2", name, since->name), {}, {}};
-            disk.why = unfit_below(below);
-            disk.incremental = disk.why.empty();
-            if (disk.incremental) file.below = below.name;
-        }
-        files.push_back(std::move(file));
-    }
-    return files;
+Json pushed_image_node(const std::string& name, const std::string& path) {
+    qmp::NodeOptions options;
+    options.discard = true;
+    // Zeroes of the disk, also those that a program has written.
+    options.detect_zeroes = qmp::DetectZeroes::unmap;
+    Json file = qmp::file_node(name + "f", path, qmp::Access::read_write, options);
+    Json image = qmp::format_node(name, "qcow2", std::move(file), qmp::Access::read_write, options);
+    return qmp::without_backing(std::move(image));
 }
 
 async::Task<> push_disks(Engine& engine, JobPtr job, BackupNodes& nodes, std::vector<PushedFile> files,
@@ -123,9 +45,12 @@ async::Task<> push_disks(Engine& engine, JobPtr job, BackupNodes& nodes, std::ve
     for (std::size_t disk = 0; disk < files.size(); ++disk) total += nodes.scratch(disk).size;
     for (std::size_t disk = 0; disk < files.size(); ++disk) {
         const PushedFile file = files[disk];
-        auto make = [file, model = nodes.scratch(disk)] { make_pushed_file(file, model); };
+        auto make = [file, model = nodes.scratch(disk)] {
+            make_pushed_file(file, model.size, model.pool, model.model);
+        };
         co_await engine.files().run(std::move(make));
-        co_await nodes.add_target(disk, file.part_path());
+        Json target = pushed_image_node(nodes.target(disk), file.part_path());
+        co_await nodes.add_target(std::move(target));
         Json arguments = nodes.copy_arguments(disk);
         if (compress) arguments["compress"] = true;
         std::exception_ptr failure;
@@ -142,28 +67,6 @@ async::Task<> push_disks(Engine& engine, JobPtr job, BackupNodes& nodes, std::ve
         co_await engine.files().run(std::move(flush));
         done += nodes.scratch(disk).size;
     }
-}
-
-async::Task<> name_pushed_files(Engine& engine, std::vector<PushedFile> files) {
-    auto work = [files = std::move(files)] {
-        for (const PushedFile& file : files) {
-            if (!is_there(file.part_path())) continue;
-            const UniqueFd directory = open_directory(file.directory);
-            if (::renameat2(directory.get(), file.part.c_str(), directory.get(), file.name.c_str(),
-                            RENAME_NOREPLACE) < 0)
-                throw system_error(
-                    errno, fmt::format("cannot call {} {}", quote(file.part_path()), quote(file.path())));
-            flush_image_file(NewFile(file.directory, file.name));
-        }
-    };
-    co_await engine.files().run(std::move(work));
-}
-
-async::Task<> remove_parts(Engine& engine, std::vector<PushedFile> files) {
-    auto work = [files = std::move(files)] {
-        for (const PushedFile& file : files) remove_image_file(NewFile(file.directory, file.part));
-    };
-    co_await engine.files().run(std::move(work));
 }
 
 }  // namespace volchain::storage

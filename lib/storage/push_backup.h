@@ -1,55 +1,21 @@
 // SPDX-License-Identifier: MIT
 //
-// The files that a backup in push mode writes: one qcow2 image for each disk, in a directory, made by the VM's QEMU from the
-// moment that is held: all of the disk, or what changed since a checkpoint, over the file of that checkpoint's backup: a chain
-// that can be opened as it lies. A file of disk "root" is called root.CHECKPOINT.qcow2, by which the next one finds it, or has
-// the time in its name where no checkpoint was made.
+// What the QEMU of a running VM does of a backup in push mode: it writes the files (pushed_files.h) from the moment that it holds.
 #pragma once
 
-#include <optional>
-#include <string>
 #include <vector>
 
 #include "storage/backup_nodes.h"
+#include "storage/pushed_files.h"
 
 namespace volchain::storage {
 
-/// What is asked for. A class with a constructor, so that it may be handed to coroutines.
-struct PushTarget {
-    explicit PushTarget(std::string path) : directory(std::move(path)) {}
-
-    std::string directory;  ///< absolute
-    bool compress = false;
-};
-
-/// One file, as recovery needs it.
-struct PushedFile {
-    std::string directory;
-    std::string name;
-    std::string part;  ///< what it is called until all files of the backup are complete
-    std::string
-        below{};  ///< name of the file that it is an overlay of, in the same directory; empty: it is full
-
-    [[nodiscard]] std::string path() const { return directory + "/" + name; }
-    [[nodiscard]] std::string part_path() const { return directory + "/" + part; }
-    [[nodiscard]] Json json() const;
-    [[nodiscard]] static PushedFile parse(const JsonReader& plan);
-};
-
-/// Throws InvalidArgument where nothing can be written there.
-void check_push_directory(const std::string& path);
-
-/// The files for the disks of a backup, in their order. A disk for which the directory has nothing to put an increment on
-/// is made a full one, with the reason. AlreadyExists where a file is there. Blocks: for a worker thread.
-[[nodiscard]] std::vector<PushedFile> plan_files(const std::vector<std::string>& disk_names,
-                                                 const PushTarget& target, BackupRecord& record);
+/// The image of a file that is being written, as arguments of blockdev-add.
+[[nodiscard]] Json pushed_image_node(const std::string& name, const std::string& path);
 
 /// Copies all disks, one after the other, with the job's progress, speed, pauses and cancel. What it leaves after an error,
 /// remove_parts() removes, and BackupNodes::remove() takes out of QEMU.
 async::Task<> push_disks(Engine& engine, JobPtr job, BackupNodes& nodes, std::vector<PushedFile> files,
                          bool compress);
-/// Gives the files their names; those that have them already, keep them. AlreadyExists where another file has come meanwhile.
-async::Task<> name_pushed_files(Engine& engine, std::vector<PushedFile> files);
-async::Task<> remove_parts(Engine& engine, std::vector<PushedFile> files);
 
 }  // namespace volchain::storage

@@ -224,7 +224,7 @@ struct ExportRecord {
     Uuid id;
     ExportKind kind{};
     ExportState state{};
-    Uuid volume;
+    Uuid volume;  ///< nil, as the disk: an image in the making
     Uuid disk;
     Uuid snapshot;  ///< nil: the volume for itself
     bool writable = false;
@@ -238,7 +238,7 @@ struct ExportRecord {
     ProcessMark mounter;                       ///< of a file: the one that has mounted it
     Uuid appliance;                            ///< the VM that it is a disk of
     std::string serial;                        ///< of that disk
-    Uuid backup{};  ///< which it is a part of, shown by the QEMU of the disk's VM; nil: of none
+    Uuid backup{};                             ///< which it is a part of, and ends with; nil: of none
     friend bool operator==(const ExportRecord&, const ExportRecord&) = default;
 };
 
@@ -253,9 +253,21 @@ constexpr auto enum_names(BackupKind) {
                                                 {BackupKind::differential, "differential"}});
 }
 
+/// What a backup is of.
+enum class BackupSource {
+    running,   ///< the disks of a VM that runs, held in its QEMU (backup_nodes.h)
+    down,      ///< the images of a VM that is down, as they are (stored_backup.h)
+    snapshot,  ///< those of a snapshot, which nobody changes
+};
+constexpr auto enum_names(BackupSource) {
+    return std::to_array<EnumName<BackupSource>>({{BackupSource::running, "running"},
+                                                  {BackupSource::down, "down"},
+                                                  {BackupSource::snapshot, "snapshot"}});
+}
+
 enum class BackupState {
     starting,
-    ready,   ///< the moment is held, and can be read
+    ready,   ///< the moment is held, and can be read; of a restore: the image can be written to
     ending,  ///< it is being finished, or done away with
     failed,  ///< nothing is held any more; why, is said
 };
@@ -266,13 +278,15 @@ constexpr auto enum_names(BackupState) {
                                                  {BackupState::failed, "failed"}});
 }
 
-/// A disk in a backup, as it was found in its VM's QEMU, which nobody changes meanwhile.
+/// A disk in a backup, as it was found when that began; nobody changes its chain meanwhile.
 struct BackupDisk {
     Uuid disk;
-    Uuid volume;         ///< the active one
-    std::string layer;   ///< its node
-    std::string root;    ///< the node that the device has without the backup: that one, or a filter above it
-    std::string device;  ///< QOM path of what has the property "drive"
+    Uuid volume;  ///< the active one, or the snapshot's
+    // In the QEMU of its VM, where that runs.
+    std::string layer;    ///< the volume's node
+    std::string root;     ///< the node that the device has without the backup: that one, or a filter above it
+    std::string device;   ///< QOM path of what has the property "drive"
+    std::string stamp{};  ///< of a VM that is down: ImageStamp of the volume, since when it must not change
     bool tracked = false;      ///< the new checkpoint has a bitmap in it
     bool incremental = false;  ///< it is known what has changed
     std::string why{};         ///< it is not, although that was asked for
@@ -280,11 +294,24 @@ struct BackupDisk {
     friend bool operator==(const BackupDisk&, const BackupDisk&) = default;
 };
 
-/// One moment of a running VM's disks, held for a backup while the guest runs on (backup_nodes.h). As long as it exists and
-/// has not failed, its disks are locked.
+/// A disk in the making, that somebody fills from a backup (restore_disk.h).
+struct RestoredDisk {
+    Uuid disk;  ///< the ids that it and its volume will have
+    Uuid volume;
+    std::string name;
+    Uuid pool;
+    std::string file;  ///< relative to the pool
+    VolumeFormat format{};
+    std::uint64_t size = 0;
+    bool sparse = true;  ///< what is discarded is freed
+    friend bool operator==(const RestoredDisk&, const RestoredDisk&) = default;
+};
+
+/// One moment of a VM's disks, held for a backup. As long as it exists and has not failed, its disks are locked, but for those of a
+/// snapshot. Or the other way round: a disk that is being restored.
 struct BackupRecord {
     Uuid id;
-    Uuid vm;
+    Uuid vm;  ///< nil: a restore
     BackupKind kind{};
     BackupState state{};
     Consistency consistency = Consistency::crash;
@@ -294,9 +321,15 @@ struct BackupRecord {
     std::uint32_t owner_uid = 0;
     std::optional<std::uint32_t> allowed_uid{};  ///< who may connect instead of the owner
     std::string caller{};                        ///< whose leaving the bus ends it; empty: nobody's
-    ProcessMark qemu{};                          ///< the one that holds it
+    ProcessMark qemu{};                          ///< the one that holds it, of a running VM
     std::string problem{};                       ///< why it has failed
     std::vector<BackupDisk> disks{};
+    BackupSource source = BackupSource::running;
+    Uuid snapshot{};       ///< which it is of
+    Timestamp moment{};    ///< that it shows; the epoch: it is not held yet
+    std::string config{};  ///< the VM's at that moment
+    std::string config_type{};
+    std::optional<RestoredDisk> restored{};  ///< none: it is a backup
     friend bool operator==(const BackupRecord&, const BackupRecord&) = default;
 };
 

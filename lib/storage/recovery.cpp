@@ -20,6 +20,7 @@
 #include "storage/preview_state.h"
 #include "storage/remove_volumes.h"
 #include "storage/resize_disk.h"
+#include "storage/restore_disk.h"
 #include "storage/start_backup.h"
 #include "storage/stop_export.h"
 
@@ -58,6 +59,7 @@ constexpr std::array recoveries{
     Recovery{"undo-preview", locks_of_preview, recover_end_of_preview},
     Recovery{"export", locks_of_export_volume, recover_export_volume},
     Recovery{"start-backup", locks_of_start_backup, recover_start_backup},
+    Recovery{"restore-disk", locks_of_restore_disk, recover_restore_disk},
     Recovery{"finish-backup", locks_of_end_backup, recover_end_backup},
     Recovery{"abort-backup", locks_of_end_backup, recover_end_backup},
     Recovery{"stop-export", locks_of_stop_export, recover_stop_export},

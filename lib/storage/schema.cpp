@@ -183,6 +183,15 @@ CREATE TABLE schedule (
     UNIQUE (vm, name)
 ) STRICT, WITHOUT ROWID;
 )sql",
+    R"sql(
+ALTER TABLE backup ADD COLUMN source TEXT NOT NULL DEFAULT 'running';
+ALTER TABLE backup ADD COLUMN snapshot TEXT;
+ALTER TABLE backup ADD COLUMN moment INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE backup ADD COLUMN config TEXT NOT NULL DEFAULT '';
+ALTER TABLE backup ADD COLUMN config_type TEXT NOT NULL DEFAULT '';
+-- Of a restore: a JSON document.
+ALTER TABLE backup ADD COLUMN restored TEXT;
+)sql",
 };
 
 void make(Database& database, std::int64_t migration) {

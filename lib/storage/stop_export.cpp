@@ -156,7 +156,8 @@ async::Task<> renew_export(Engine& engine, Uuid id, std::optional<std::chrono::m
     const ObjectId object{ObjectKind::exported, id};
     const auto held = engine.locks().take({object}, "being renewed", Uuid{});
     ExportRecord record = ready_export(engine.catalog(), id);
-    refuse_part_of_backup(engine.catalog(), record);
+    const BackupRecord* const owner = backup_of_export(engine.catalog(), record);
+    if (owner == nullptr || !owner->restored) refuse_part_of_backup(engine.catalog(), record);
     record.expires = time_to_live ? now() + *time_to_live : Timestamp();
     Changes changes;
     changes.put(std::move(record));

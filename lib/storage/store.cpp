@@ -187,24 +187,27 @@ void write(Database& database, const ExportRecord& record) {
 }
 
 Json json_of(const BackupDisk& disk) {
-    return Json{{"disk", disk.disk.str()},
-                {"volume", disk.volume.str()},
-                {"layer", disk.layer},
-                {"root", disk.root},
-                {"device", disk.device},
-                {"tracked", disk.tracked},
-                {"incremental", disk.incremental},
-                {"why", disk.why},
-                {"export", disk.exported.str()}};
+    return Json{{"disk", disk.disk.str()}, {"volume", disk.volume.str()},
+                {"layer", disk.layer},     {"root", disk.root},
+                {"device", disk.device},   {"stamp", disk.stamp},
+                {"tracked", disk.tracked}, {"incremental", disk.incremental},
+                {"why", disk.why},         {"export", disk.exported.str()}};
+}
+
+Json json_of(const RestoredDisk& disk) {
+    return Json{{"disk", disk.disk.str()}, {"volume", disk.volume.str()}, {"name", disk.name},
+                {"pool", disk.pool.str()}, {"file", disk.file},           {"format", word(disk.format)},
+                {"size", disk.size},       {"sparse", disk.sparse}};
 }
 
 void write(Database& database, const BackupRecord& record) {
     Json disks = Json::array();
     for (const BackupDisk& disk : record.disks) disks.push_back(json_of(disk));
     auto statement = database.prepare(
-        "INSERT INTO backup VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+        "INSERT INTO backup VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE "
         "SET state=excluded.state, consistency=excluded.consistency, checkpoint=excluded.checkpoint, "
-        "problem=excluded.problem, disks=excluded.disks");
+        "problem=excluded.problem, disks=excluded.disks, moment=excluded.moment");
     bind(statement, record.id);
     bind(statement, record.vm)
         .bind(word(record.kind))
@@ -219,7 +222,15 @@ void write(Database& database, const BackupRecord& record) {
     else
         statement.bind_null();
     statement.bind(record.caller);
-    bind(statement, record.qemu).bind(record.problem).bind(disks.dump()).run();
+    bind(statement, record.qemu).bind(record.problem).bind(disks.dump()).bind(word(record.source));
+    bind_optional(statement, record.snapshot)
+        .bind(column(record.moment))
+        .bind(record.config)
+        .bind(record.config_type);
+    if (record.restored)
+        statement.bind(json_of(*record.restored).dump()).run();
+    else
+        statement.bind_null().run();
 }
 
 void write(Database& database, const ScheduleRecord& schedule) {
@@ -372,10 +383,24 @@ BackupDisk backup_disk(const JsonReader& entry) {
     disk.layer = entry.at("layer").string();
     disk.root = entry.at("root").string();
     disk.device = entry.at("device").string();
+    disk.stamp = entry.string_or("stamp", "");
     disk.tracked = entry.at("tracked").boolean();
     disk.incremental = entry.at("incremental").boolean();
     disk.why = entry.at("why").string();
     disk.exported = id_in(entry.at("export"));
+    return disk;
+}
+
+RestoredDisk restored_disk(const JsonReader& entry) {
+    RestoredDisk disk;
+    disk.disk = id_in(entry.at("disk"));
+    disk.volume = id_in(entry.at("volume"));
+    disk.name = entry.at("name").string();
+    disk.pool = id_in(entry.at("pool"));
+    disk.file = entry.at("file").string();
+    disk.format = from_word<VolumeFormat>(entry.at("format").string()).value_or(VolumeFormat::qcow2);
+    disk.size = entry.at("size").u64();
+    disk.sparse = entry.at("sparse").boolean();
     return disk;
 }
 
@@ -393,11 +418,20 @@ BackupRecord read_backup(const Statement& row) {
                         .caller = row.text(10),
                         .qemu = process_at(row, 11),
                         .problem = row.text(13),
-                        .disks = {}};
+                        .disks = {},
+                        .source = word_at<BackupSource>(row, 15, "source of a backup"),
+                        .snapshot = uuid_at(row, 16),
+                        .moment = time_at(row, 17),
+                        .config = row.text(18),
+                        .config_type = row.text(19),
+                        .restored = std::nullopt};
     if (!row.null(9)) record.allowed_uid = static_cast<std::uint32_t>(row.number(9));
     const Json disks = json_at(row, 14);
     for (const JsonReader& entry : JsonReader(disks, "disks of a backup", ErrorCode::internal).elements())
         record.disks.push_back(backup_disk(entry));
+    if (row.null(20)) return record;
+    const Json restored = json_at(row, 20);
+    record.restored = restored_disk(JsonReader(restored, "restore of a disk", ErrorCode::internal));
     return record;
 }
 
@@ -492,7 +526,9 @@ Records Store::load() {
     auto backups = database_->prepare(
         "SELECT id, vm, kind, state, consistency, checkpoint, since, created, owner_uid, allowed_uid, "
         "caller, "
-        "qemu_pid, qemu_started, problem, disks FROM backup");
+        "qemu_pid, qemu_started, problem, disks, source, snapshot, moment, config, config_type, restored "
+        "FROM "
+        "backup");
     while (backups.row()) records.backups.push_back(read_backup(backups));
     auto schedules = database_->prepare(
         "SELECT id, name, vm, settings, handled, last, last_result, running FROM schedule");

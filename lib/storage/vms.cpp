@@ -104,6 +104,15 @@ async::Task<> require_thawed(Engine& engine, Uuid vm) {
     }
 }
 
+/// Nobody could tell whether the moment is still held, nor let it go.
+void refuse_backed_up(const Catalog& catalog, const Uuid& vm) {
+    for (const Uuid& disk : catalog.disks_of_vm(vm))
+        if (const BackupRecord* backup = catalog.backup_of_disk(disk))
+            throw Error(ErrorCode::busy, "{} is being backed up through its sockets; finish or abort {}",
+                        catalog.describe({ObjectKind::vm, vm}),
+                        catalog.describe({ObjectKind::backup, backup->id}));
+}
+
 /// What it shows of its snapshots, and what it is shown of others', would be known no more.
 void refuse_exports(const Catalog& catalog, const Uuid& vm) {
     for (const Uuid& snapshot : catalog.snapshots_of_vm(vm)) check_snapshot_not_exported(catalog, snapshot);
@@ -159,11 +168,14 @@ async::Task<> update_vm(Engine& engine, Uuid id, VmUpdate update) {
     check_socket("agent-socket", record.agent_socket);
     check_sockets_stay(engine.catalog(), record, before);
     check_unique(engine.catalog(), record);
+    const bool same_sockets =
+        record.qmp_socket == before.qmp_socket && record.agent_socket == before.agent_socket;
+    if (!same_sockets) refuse_backed_up(engine.catalog(), id);
     Changes changes;
     changes.put(record).put(ManifestStale{id, true});
     co_await engine.catalog().commit(std::move(changes), Durability::power);
     engine.write_manifests();
-    if (record.qmp_socket == before.qmp_socket && record.agent_socket == before.agent_socket) co_return;
+    if (same_sockets) co_return;
     co_await engine.attend_anew(std::move(record));
 }
 

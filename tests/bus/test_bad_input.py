@@ -68,7 +68,14 @@ MEANING = {
     "VM.StartBackup.checkpoint": "description", "VM.StartBackup.require-incremental": "flag",
     "VM.StartBackup.allow-uid": "user", "VM.StartBackup.mode": "word",
     "VM.StartBackup.target": "credentials", "VM.StartBackup.target-pool": "pool", "VM.StartBackup.compress": "flag",
-    "VM.StartBackup.speed": "flag", "VM.StartBackup.bind-to-caller": "flag",
+    "VM.StartBackup.speed": "flag", "VM.StartBackup.bind-to-caller": "flag", "VM.StartBackup.snapshot": "config from",
+    "Manager.RestoreDisk.name": "disk name", "Manager.RestoreDisk.pool": "pool", "Manager.RestoreDisk.size": "size",
+    "Manager.RestoreDisk.format": "word", "Manager.RestoreDisk.preallocation": "word",
+    "Manager.RestoreDisk.cluster-size": "cluster size", "Manager.RestoreDisk.extended-l2": "flag",
+    "Manager.RestoreDisk.compression": "word", "Manager.RestoreDisk.ttl-usec": "life",
+    "Manager.RestoreDisk.bind-to-caller": "flag", "Manager.RestoreDisk.allow-uid": "user",
+    "Manager.RestoreDisk.max-connections": "flag", "Manager.RestoreDisk.address": "address",
+    "Manager.RestoreDisk.tls-credentials": "credentials",
     "VM.CreateSnapshot.profile": "profile", "VM.DeleteProfile.name": "profile", "VM.SaveProfile.name": "profile name",
     **{f"VM.SaveProfile.{option}": meaning for option, meaning in SNAPSHOT_OPTIONS.items()},
     "Manager.ImportManifest.path": "manifest", "Manager.ImportManifest.name": "optional vm name",
@@ -223,12 +230,21 @@ BAD = {
 }
 # Options of the right type that do not go together, or not with this object.
 COMBINATIONS = {
-    "Pool.CreateDisk": {
+    **{method: {
         "raw with clusters": {"format": ("s", "raw"), "cluster-size": ("t", 65536)},
         "raw with subclusters": {"format": ("s", "raw"), "extended-l2": ("b", True)},
         "raw with compression": {"format": ("s", "raw"), "compression": ("s", "zstd")},
         "raw with metadata": {"format": ("s", "raw"), "preallocation": ("s", "metadata")},
         "subclusters in small clusters": {"extended-l2": ("b", True), "cluster-size": ("t", 4096)},
+    } for method in ("Pool.CreateDisk", "Manager.RestoreDisk")},
+    "VM.StartBackup": {
+        "a full one since": {"since": ("s", "monday")},
+        "a differential one since nothing": {"kind": ("s", "differential")},
+        "a restore": {"kind": ("s", "restore")},
+        "a directory to pull into": {"target": ("s", "/tmp")},
+        "push without a directory": {"mode": ("s", "push")},
+        "push for somebody": {"mode": ("s", "push"), "target": ("s", "/tmp"), "allow-uid": ("u", 0)},
+        "pull with a limit": {"speed": ("t", 1)},
     },
     **{f"{kind}.Clone": {
         "raw with clusters": {"format": ("s", "raw"), "cluster-size": ("t", 65536)},

@@ -86,3 +86,27 @@ def test_push(ctl, web, directory):
     assert f"Files: {pool}/web-serial1." in text
     assert "target" in ctl.fails("backup", "start", "web", "--mode=push")
     assert ctl.ok("backup", "list") == "No backups.\n"
+
+
+def test_of_a_snapshot(ctl, web):
+    ctl.ok("snapshot", "create", "web", "s1", "--quiesce=off")
+    backup = ctl.ok("-q", "backup", "start", "web", "--snapshot=s1").strip()
+    shown = ctl.json("backup", "show", backup)
+    assert (shown["source"], shown["snapshot"]["name"], shown["consistency"]) == ("snapshot", "s1", "crash")
+    assert "is being backed up" in ctl.fails("snapshot", "delete", "s1")
+    ctl.ok("backup", "finish", backup)
+    assert "moment is over" in ctl.fails("backup", "start", "web", "--snapshot=s1", "--checkpoint=monday")
+    assert "there is no snapshot" in ctl.fails("backup", "start", "web", "--snapshot=s2")
+    ctl.ok("snapshot", "delete", "s1")
+
+
+def test_of_a_vm_that_is_down(ctl, web):
+    web.quit()
+    ctl.ok("vm", "refresh", "web")
+    backup = ctl.ok("-q", "backup", "start", "web", "--checkpoint=monday").strip()
+    shown = ctl.json("backup", "show", backup)
+    assert (shown["source"], shown["consistency"], shown["state"]) == ("down", "offline", "ready")
+    assert "no guest to freeze" in ctl.fails("backup", "start", "web", "--quiesce=require")
+    ctl.ok("backup", "finish", backup)
+    [checkpoint] = ctl.json("vm", "checkpoints", "web")
+    assert (checkpoint["name"], checkpoint["state"]) == ("monday", "ok")

@@ -50,6 +50,15 @@ def start(client, vm, **options):
     return client.finish(begin(client, vm, **options))["backup"]
 
 
+def begin_of_snapshot(client, vm, snapshot, **options):
+    """The job of a VM.StartBackup of a snapshot."""
+    return client.call(vm, "VM", "StartBackup", "a{sv}", variants({"snapshot": Variant("o", snapshot), **options}))
+
+
+def start_of_snapshot(client, vm, snapshot, **options):
+    return client.finish(begin_of_snapshot(client, vm, snapshot, **options))["backup"]
+
+
 def finish(client, backup):
     """The job's result."""
     return client.finish(client.call(backup, "Backup", "Finish", "a{sv}", {}))
@@ -57,6 +66,14 @@ def finish(client, backup):
 
 def abort(client, backup):
     client.finish(client.call(backup, "Backup", "Abort"))
+
+
+def gone(client, backup, timeout=30):
+    """Until it is no more."""
+    end = time.monotonic() + timeout
+    while backup in client.of_kind("backup"):
+        assert time.monotonic() < end, f"{backup} is still there: {client.get_all(backup, 'Backup')}"
+        time.sleep(0.05)
 
 
 def shown(client, backup):
@@ -158,5 +175,6 @@ def exports_left(client):
     return [path for path, p in client.of_kind("export").items() if p["Backup"] != "/"]
 
 
-__all__ = ["Copy", "abort", "begin", "bitmap_name", "checkpoints", "delete_checkpoint", "exports_left", "finish",
-           "kinds", "leftovers", "problems", "reasons", "shown", "spoil", "start", "wait_failed"]
+__all__ = ["Copy", "abort", "begin", "begin_of_snapshot", "bitmap_name", "checkpoints", "delete_checkpoint", "exports_left",
+           "finish", "gone", "kinds", "leftovers", "problems", "reasons", "shown", "spoil", "start", "start_of_snapshot",
+           "wait_failed"]

@@ -221,12 +221,18 @@ TEST_F(StoreTest, ReadsBackBackups) {
     disk.layer = "#block123";
     disk.root = "filter";
     disk.device = "/machine/peripheral/disk0/virtio-backend";
+    disk.stamp = "1:2:3:4.000000005";
     disk.tracked = disk.incremental = true;
     disk.exported = Uuid::make();
     full.disks.push_back(disk);
     disk.incremental = false;
     disk.why = "'x' has no such bitmap";
     full.disks.push_back(disk);
+    full.source = BackupSource::snapshot;
+    full.snapshot = Uuid::make();
+    full.moment = from_usec(1'700'000'000'654'321);
+    full.config = "<domain name='\xc3\xa9'/>";
+    full.config_type = "application/xml";
     Changes changes;
     changes.put(plain).put(full);
     commit(std::move(changes));
@@ -235,10 +241,29 @@ TEST_F(StoreTest, ReadsBackBackups) {
     plain.state = BackupState::ready;
     plain.consistency = Consistency::application;
     plain.problem = "y";
+    plain.moment = full.moment;
     Changes later;
     later.put(plain).remove(ObjectKind::backup, full.id);
     commit(std::move(later));
     EXPECT_THAT(reopened().backups, ElementsAre(plain));
+}
+
+TEST_F(StoreTest, ReadsBackRestores) {
+    BackupRecord record;
+    record.id = Uuid::make();
+    record.restored.emplace();
+    record.restored->disk = Uuid::make();
+    record.restored->volume = Uuid::make();
+    record.restored->name = "root \"again\"";
+    record.restored->pool = Uuid::make();
+    record.restored->file = "root/x.raw";
+    record.restored->format = VolumeFormat::raw;
+    record.restored->size = std::uint64_t{1} << 62;
+    record.restored->sparse = false;
+    Changes changes;
+    changes.put(record);
+    commit(std::move(changes));
+    EXPECT_THAT(reopened().backups, ElementsAre(record));
 }
 
 TEST_F(StoreTest, ReadsBackWhatNoTextIs) {
