@@ -3,6 +3,9 @@
 // volchainctl backup: moments of VMs' disks that are held for programs that back them up.
 #include <algorithm>
 
+#include "client/backup_restore.h"
+#include "client/backup_run.h"
+#include "client/backup_verify.h"
 #include "client/export.h"
 #include "client/find_in_vm.h"
 #include "client/job_wait.h"
@@ -13,7 +16,8 @@
 namespace volchain::client {
 namespace {
 
-async::Task<> list_backups(Session& session, Arguments) {
+async::Task<> list_backups(Session& session, Arguments arguments) {
+    if (const auto directory = arguments.word(0)) co_return co_await list_moments(session, *directory);
     const Objects objects = co_await session.objects();
     std::vector<const Object*> backups = objects.of_kind("backup");
     std::stable_sort(backups.begin(), backups.end(), [](const Object* a, const Object* b) {
@@ -76,7 +80,8 @@ async::Task<> abort_backups(Session& session, Arguments arguments) {
 
 std::vector<Verb> backup_verbs() {
     return {
-        {"backup", "list", "", "list the moments that are held for backups", list_backups},
+        {"backup", "list", "[DIRECTORY]",
+         "list the moments that are held for backups, or those in a directory of backup run", list_backups},
         {"backup", "show", "BACKUP", "show all there is to say of a backup", show_object},
         {"backup",
          "start",
@@ -100,6 +105,18 @@ std::vector<Verb> backup_verbs() {
           {"speed", "SIZE", "of push: how many bytes to copy a second, at most"}}},
         {"backup", "finish", "BACKUP", "let the moment go: all was read, and the checkpoint holds",
          finish_backup},
+        {"backup", "run", "VM DIRECTORY",
+         "back a VM up into a directory: what has changed, where that is known", run_backup,
+         run_backup_options()},
+        {"backup", "restore", "[DIRECTORY]",
+         "make disks, and a VM, of what a directory of backup run, or an image, holds", restore_backup,
+         restore_backup_options()},
+        {"backup",
+         "verify",
+         "DIRECTORY",
+         "see whether the moments in a directory of backup run can be restored",
+         verify_backups,
+         {{"moment", "MOMENT", "that one alone, and what it stands on"}}},
         {"backup", "abort", "BACKUP...", "let the moment go, and drop the checkpoint", abort_backups},
     };
 }

@@ -87,12 +87,12 @@ void say_how_to_go_on(Session& session, const bus::ObjectPath& job) {
                     id));
 }
 
-/// The end of the job; Interrupted where ^C came first.
-async::Task<JobEnd> watched_end(Session& session, bus::ObjectPath job) {
+/// The end of the job; none where `limit` came first.
+async::Task<std::optional<JobEnd>> watched_end(Session& session, bus::ObjectPath job, async::Task<> limit) {
     Watch watch(session, job);
     std::exception_ptr failure;
     std::optional<JobEnd> end;
-    auto either = async::first_of(watch.until_end(), interrupted(session.executor()));
+    auto either = async::first_of(watch.until_end(), std::move(limit));
     co_await async::keep_result(std::move(either), end, failure);
     watch.end();
     if (failure) {
@@ -104,11 +104,19 @@ async::Task<JobEnd> watched_end(Session& session, bus::ObjectPath job) {
                     "undoes it: see 'volchainctl job show {0}'",
                     short_id(id_of(job)), error.what());
     }
-    if (!end) {
-        say_how_to_go_on(session, job);
-        throw Interrupted();
-    }
-    co_return *std::move(end);
+    co_return end;
+}
+
+async::Task<> never() {
+    co_await async::sleep_until(async::no_deadline);
+}
+
+bus::Dict result_in(const JobEnd& end) {
+    const auto& [state, error, result] = end;
+    if (state == "succeeded") return result;
+    std::string_view name = std::get<0>(error);
+    if (name.starts_with(bus::error_prefix)) name.remove_prefix(bus::error_prefix.size());
+    throw Error(error_code(name), std::get<1>(error));
 }
 
 /// What the entry of a result is called: of objects, their names.
@@ -144,12 +152,19 @@ async::Task<> print_result(Session& session, bus::Dict result, std::string made)
 }  // namespace
 
 async::Task<bus::Dict> result_of_job(Session& session, bus::ObjectPath job) {
-    const JobEnd end = co_await watched_end(session, job);
-    const auto& [state, error, result] = end;
-    if (state == "succeeded") co_return result;
-    std::string_view name = std::get<0>(error);
-    if (name.starts_with(bus::error_prefix)) name.remove_prefix(bus::error_prefix.size());
-    throw Error(error_code(name), std::get<1>(error));
+    const auto end = co_await watched_end(session, job, interrupted(session.executor()));
+    if (!end) {
+        say_how_to_go_on(session, job);
+        throw Interrupted{SIGINT};
+    }
+    co_return result_in(*end);
+}
+
+async::Task<bus::Dict> result_of_part(Session& session, bus::ObjectPath job, StopSign* stop) {
+    auto limit = stop == nullptr ? never() : stop->wait();
+    const auto end = co_await watched_end(session, job, std::move(limit));
+    if (!end) stop->throw_if_asked();
+    co_return result_in(*end);
 }
 
 async::Task<> wait_for_job(Session& session, bus::ObjectPath job, std::string made) {

@@ -2,7 +2,7 @@
 //
 // volchainctl: reads its command line by the verb table and runs one verb. Exit status 0 where it is done, 1
 // where it failed, 2 for a wrong command line; at ^C while it waits for a job it ends as SIGINT ends a
-// program.
+// program, as where a command was asked by another signal to end (stop_sign.h).
 
 #include <clocale>
 #include <csignal>
@@ -49,9 +49,9 @@ void complain(const std::string& text) {
 }
 
 /// So that a shell which runs a loop of commands sees that the user wants no more of them.
-int end_by_interrupt() {
-    (void)std::signal(SIGINT, SIG_DFL);
-    (void)std::raise(SIGINT);
+int end_by(int signal) {
+    (void)std::signal(signal, SIG_DFL);
+    (void)std::raise(signal);
     return failed;
 }
 
@@ -69,8 +69,8 @@ int main(int argc, char** argv) {
     } catch (const UsageError& error) {
         complain(error.what());
         return wrong_usage;
-    } catch (const Interrupted&) {
-        return end_by_interrupt();
+    } catch (const Interrupted& interrupted) {
+        return end_by(interrupted.signal);
     } catch (...) {
         complain(explain(std::current_exception()));
         return failed;

@@ -47,7 +47,7 @@ const std::vector<Noun>& nouns() {
         {"vm", "virtual machines whose disks are looked after"},
         {"snapshot", "instants of a VM's disks"},
         {"export", "volumes that are shown to backup appliances"},
-        {"backup", "moments of running VMs' disks that are held for backups"},
+        {"backup", "moments of VMs' disks that are held for backups, and kept in directories"},
         {"schedule", "snapshots that are taken, and removed again, by the calendar"},
         {"job", "operations under way, and what became of them"},
     };

@@ -42,6 +42,16 @@ std::size_t utf8_sequence(std::string_view text) noexcept {
     return tail(1, lead < 0xf0 ? 3 : 4);
 }
 
+std::string flaw_of_name(std::string_view name) {
+    if (name.empty()) return "must not be empty";
+    if (name.size() > max_name_bytes) return fmt::format("longer than {} bytes", max_name_bytes);
+    if (!valid_utf8(name)) return "is not valid UTF-8";
+    if (std::any_of(name.begin(), name.end(), control)) return "holds a control character";
+    if (name.find('/') != std::string_view::npos) return "holds a '/'";
+    if (name.front() == ' ' || name.back() == ' ') return "begins or ends with a space";
+    return {};
+}
+
 }  // namespace
 
 bool valid_utf8(std::string_view text) noexcept {
@@ -53,16 +63,13 @@ bool valid_utf8(std::string_view text) noexcept {
     return true;
 }
 
+bool valid_name(std::string_view name) {
+    return flaw_of_name(name).empty();
+}
+
 void check_name(std::string_view what, std::string_view name) {
-    const auto refuse = [&](std::string_view why) {
-        throw Error(ErrorCode::invalid_argument, "{} name {}: {}", what, quote(name), why);
-    };
-    if (name.empty()) refuse("must not be empty");
-    if (name.size() > max_name_bytes) refuse(fmt::format("longer than {} bytes", max_name_bytes));
-    if (!valid_utf8(name)) refuse("is not valid UTF-8");
-    if (std::any_of(name.begin(), name.end(), control)) refuse("holds a control character");
-    if (name.find('/') != std::string_view::npos) refuse("holds a '/'");
-    if (name.front() == ' ' || name.back() == ' ') refuse("begins or ends with a space");
+    const std::string flaw = flaw_of_name(name);
+    if (!flaw.empty()) throw Error(ErrorCode::invalid_argument, "{} name {}: {}", what, quote(name), flaw);
 }
 
 std::string clipped(std::string_view text, std::size_t limit) {

@@ -18,6 +18,8 @@ inline constexpr std::size_t max_name_bytes = 128;
 /// Throws InvalidArgument unless `name` may be the name of a `what` ("snapshot"): 1 to max_name_bytes bytes
 /// of valid UTF-8 without control characters or '/', not beginning or ending with a space.
 void check_name(std::string_view what, std::string_view name);
+/// Whether it may.
+[[nodiscard]] bool valid_name(std::string_view name);
 
 [[nodiscard]] bool valid_utf8(std::string_view text) noexcept;
 

@@ -2,7 +2,8 @@
 //
 // Where this is stricter than QEMU 7.2: a name is not empty, holds no NUL (QEMU would take what is
 // before it) and appears once also among bitmaps that are in use, as specified; the bitmap table lies
-// within the file.
+// within the file, and not over another structure of the image: QEMU would free its clusters when it
+// stores the bitmap anew.
 #include "qcow2/bitmap_directory.h"
 
 #include <algorithm>
@@ -102,6 +103,14 @@ Bitmap read_bitmap(Cursor& cursor, const Header& header, std::uint64_t file_size
     return bitmap;
 }
 
+void check_tables_apart(const Header& header, const std::vector<Bitmap>& bitmaps) {
+    std::vector<NamedRegion> regions{{"L1 table", header.l1_table},
+                                     {"refcount table", header.refcount_table},
+                                     {"bitmap directory", header.bitmaps->directory}};
+    for (const Bitmap& bitmap : bitmaps) regions.push_back({"bitmap table", bitmap.table});
+    check_disjoint(std::move(regions));
+}
+
 void check_names_differ(const std::vector<Bitmap>& bitmaps) {
     std::vector<std::string_view> names;
     names.reserve(bitmaps.size());
@@ -129,6 +138,7 @@ std::vector<Bitmap> read_bitmaps(const ImageSource& source, const Header& header
         throw Error(ErrorCode::corrupt_image, "the bitmap directory has {} bytes after its {} entries",
                     cursor.remaining(), count);
     check_names_differ(bitmaps);
+    check_tables_apart(header, bitmaps);
     return bitmaps;
 }
 

@@ -145,16 +145,34 @@ async::Task<> BackupNodes::add_copy_sources() {
     for (std::size_t disk = 0; disk < record_.disks.size(); ++disk) {
         co_await add_health(disk);
         if (record_.disks[disk].incremental) co_await add_changes(disk, 'h');
-        std::vector<std::string> one{node(disk, 'a')};
-        co_await remove_nodes(session_, std::move(one), soon());
-        const qmp::NodeOptions options;
-        Json file =
-            qmp::file_node(node(disk, 'a') + "f", scratch(disk).path(), qmp::Access::read_only, options);
-        Json image =
-            qmp::format_node(node(disk, 'a'), "qcow2", std::move(file), qmp::Access::read_only, options);
-        image = qmp::without_backing(std::move(image));
-        co_await ask("blockdev-add", std::move(image));
+        co_await remove_one(node(disk, 'a'));
+        co_await add_alone(disk, 'a');
     }
+}
+
+/// A scratch image that nothing is written to any more, with nothing below it.
+async::Task<> BackupNodes::add_alone(std::size_t disk, char which) {
+    const qmp::NodeOptions options;
+    Json file =
+        qmp::file_node(node(disk, which) + "f", scratch(disk, which).path(), qmp::Access::read_only, options);
+    Json image =
+        qmp::format_node(node(disk, which), "qcow2", std::move(file), qmp::Access::read_only, options);
+    image = qmp::without_backing(std::move(image));
+    co_await ask("blockdev-add", std::move(image));
+}
+
+/// The guest's writes go straight to its disk again.
+async::Task<> BackupNodes::end_filter(std::size_t disk) {
+    co_await remove_one(node(disk, 'h'));
+    co_await set_drive(record_.disks[disk], record_.disks[disk].root);
+    co_await remove_one(node(disk, 'c'));
+    co_await remove_one(node(disk, 'b'));
+    co_await add_alone(disk, 'b');
+}
+
+async::Task<> BackupNodes::remove_one(std::string node) {
+    std::vector<std::string> one{std::move(node)};
+    co_await remove_nodes(session_, std::move(one), soon());
 }
 
 async::Task<> BackupNodes::add_health(std::size_t disk) {
@@ -202,8 +220,8 @@ async::Task<> BackupNodes::show() {
 
 // --- copying -----------------------------------------------------------------------------------------------
 
-ScratchFile BackupNodes::scratch(std::size_t disk) const {
-    return scratch_of(engine_.catalog(), record_.id, record_.disks[disk], 'a');
+ScratchFile BackupNodes::scratch(std::size_t disk, char which) const {
+    return scratch_of(engine_.catalog(), record_.id, record_.disks[disk], which);
 }
 
 async::Task<> BackupNodes::add_target(Json image) {
@@ -224,8 +242,8 @@ Json BackupNodes::copy_arguments(std::size_t disk) const {
     return arguments;
 }
 
-Json BackupNodes::patch_arguments(std::size_t disk) const {
-    return Json{{"device", node(disk, 'a')}, {"target", node(disk, 't')}, {"sync", "top"}};
+Json BackupNodes::patch_arguments(std::size_t disk, char which) const {
+    return Json{{"device", node(disk, which)}, {"target", node(disk, 't')}, {"sync", "top"}};
 }
 
 /// Of whatever is left of a job, if anything is.

@@ -43,9 +43,13 @@ class BackupNodes {
     async::Task<> put_filters();
     /// The nodes for reading, and what has changed since `since`.
     async::Task<> add_readers();
-    // Of a backup in push mode: nodes that jobs can read, and, for each disk, a copy into an image, the node target(): first of the moment at which
-    // the filter was put in place; where that has given up, reading fails. Then, over it, what a holds of the time before.
+    // Of a backup in push mode: nodes that jobs can read, and, for each disk, a copy into an image, the node target(): first of
+    // the moment at which the filter was put in place; where that has given up, reading fails. Then, when the filter is gone,
+    // over it what b holds, and over that what a holds of the time before. What b holds has been copied from there already, but
+    // for clusters that the guest has filled with zeroes meanwhile: QEMU 7.2 tells of a snapshot-access node that such are zero,
+    // though it reads them as they were, and a job goes by what is told.
     async::Task<> add_copy_sources();
+    async::Task<> end_filter(std::size_t disk);
     [[nodiscard]] std::string target(std::size_t disk) const { return node(disk, 't'); }
     async::Task<> add_target(Json image);
     async::Task<> remove_target(std::size_t disk);
@@ -53,7 +57,8 @@ class BackupNodes {
     [[nodiscard]] std::string patch_job(std::size_t disk) const { return node(disk, 'q'); }
     /// Of blockdev-backup.
     [[nodiscard]] Json copy_arguments(std::size_t disk) const;
-    [[nodiscard]] Json patch_arguments(std::size_t disk) const;
+    /// `which`: of the scratch images, 'b' or 'a'.
+    [[nodiscard]] Json patch_arguments(std::size_t disk, char which) const;
     /// The NBD server, on a socket that it makes.
     async::Task<> start_server(std::string socket);
     async::Task<> show();
@@ -61,7 +66,7 @@ class BackupNodes {
     /// Takes everything away, whatever is there. It can be done again.
     async::Task<> remove();
     [[nodiscard]] const std::shared_ptr<qmp::Session>& session() const noexcept { return session_; }
-    [[nodiscard]] ScratchFile scratch(std::size_t disk) const;
+    [[nodiscard]] ScratchFile scratch(std::size_t disk, char which = 'a') const;
     /// Whether this QEMU has the filters.
     [[nodiscard]] async::Task<bool> there();
 
@@ -71,6 +76,8 @@ class BackupNodes {
     async::Task<> ask(std::string command, Json arguments);
     async::Task<> add_scratch_of(std::size_t disk);
     async::Task<> end_job(std::size_t disk);
+    async::Task<> add_alone(std::size_t disk, char which);
+    async::Task<> remove_one(std::string node);
     async::Task<> add_health(std::size_t disk);
     async::Task<> add_changes(std::size_t disk, char which);
     async::Task<> break_off(std::string job);

@@ -119,7 +119,10 @@ std::optional<CheckpointName> CheckpointName::of_bitmap(const std::string& bitma
     std::uint64_t usec = 0;
     const auto [end, failure] = std::from_chars(first, last, usec);
     if (failure != std::errc() || end != last || *last != '.') return std::nullopt;
-    return CheckpointName(bitmap.substr(mark.size() + digits + 1), from_usec(usec));
+    std::string name = bitmap.substr(mark.size() + digits + 1);
+    // Nobody could have called ours so; and files are named after them.
+    if (!valid_name(name)) return std::nullopt;
+    return CheckpointName(std::move(name), from_usec(usec));
 }
 
 void check_checkpoint_name(const std::string& name) {

@@ -8,6 +8,7 @@
 #include "storage/helper.h"
 #include "storage/last_written.h"
 #include "storage/merge_bitmaps.h"
+#include "storage/merge_neighbours.h"
 
 namespace volchain::storage {
 namespace {
@@ -301,6 +302,13 @@ async::Task<> Merge::unite_bitmaps() {
         throw Error(ErrorCode::broken_chain, "{} is not in the chain in QEMU any more", name(step_.upper));
     merged.survivor = commit ? merged.layers.back() : merged.layers.front();
     merged.covered = !catalog().children(step_.upper).empty();
+    const std::vector<Uuid> above = volumes_above(catalog(), step_.upper);
+    std::vector<Uuid> below = step_.lower ? catalog().chain(step_.lower) : std::vector<Uuid>();
+    if (commit) below.erase(below.begin());
+    co_await engine_.inspect_volumes(volumes_not_in(graph, catalog(), above));
+    co_await engine_.inspect_volumes(volumes_not_in(graph, catalog(), below));
+    merged.names_above = bitmap_names(graph, catalog(), above);
+    merged.names_below = bitmap_names(graph, catalog(), below);
     std::optional<Json> transaction = bitmap_transaction(merged);
     if (transaction)
         (void)co_await place_->session()->execute("transaction", *std::move(transaction), soon());

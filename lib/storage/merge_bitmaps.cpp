@@ -29,11 +29,13 @@ bool holds_bitmaps(const qmp::Node& layer) {
 
 /// Whether the recording is whole, from the top layer down to where it began, and can be united: QEMU merges bitmaps of one
 /// size and one granularity.
-bool whole(const MergedLayers& merged, const Column& column) {
+bool whole(const MergedLayers& merged, const std::string& name, const Column& column) {
     const auto end = std::find_if_not(column.begin(), column.end(), tracks);
     if (end == column.begin()) return false;
+    // Where it has a hole, what was written to that layer is in no bitmap.
     const bool nothing_below =
-        std::all_of(end, column.end(), [](const auto* bitmap) { return bitmap == nullptr; });
+        std::all_of(end, column.end(), [](const auto* bitmap) { return bitmap == nullptr; }) &&
+        (end == column.end() || !merged.names_below.contains(name));
     const bool same_granularity = std::all_of(column.begin(), end, [&](const auto* bitmap) {
         return bitmap->granularity == column.front()->granularity;
     });
@@ -90,18 +92,28 @@ void unite(const MergedLayers& merged, const std::string& name, const Column& co
     actions.merge(*merged.survivor, name, std::move(sources));
 }
 
+std::uint64_t granularity_of(const Column& column) {
+    const auto one =
+        std::find_if(column.begin(), column.end(), [](const auto* bitmap) { return bitmap != nullptr; });
+    return (*one)->granularity;
+}
+
 /// The recording is not whole, or ended before: nothing may be left that looks like one.
 void forget(const MergedLayers& merged, const std::string& name, const Column& column, Actions& actions) {
     const qmp::DirtyBitmap* const own = merged.survivor->bitmap(name);
-    // What has none in the topmost layer is no part of a recording that goes on above.
-    const bool goes_on = merged.covered && column.front() != nullptr && holds_bitmaps(*merged.survivor);
+    // One that has none in the topmost layer but goes on above has a hole: it would not be seen any more.
+    const bool above = column.front() != nullptr || merged.names_above.contains(name);
+    const bool holds = holds_bitmaps(*merged.survivor);
+    const bool goes_on = merged.covered && above && holds;
     if (goes_on && own == nullptr)
-        actions.create_ended(*merged.survivor, name, column.front()->granularity);
+        actions.create_ended(*merged.survivor, name, granularity_of(column));
     else if (goes_on && tracks(own))
         actions.end(*merged.survivor, name);
     else if (!goes_on && own != nullptr)
         actions.remove(*merged.survivor, name);
-    const bool claimed = goes_on && merged.above != nullptr && merged.above->bitmap(name) != nullptr;
+    // Beyond a hole it may be one that began anew: as long as something below can say that it is not whole, it stays.
+    const bool claimed = merged.covered && above && (column.front() != nullptr ? holds : !holds) &&
+                         merged.above != nullptr && merged.above->bitmap(name) != nullptr;
     const bool elsewhere = merged.top != merged.survivor && merged.top != merged.layers.front();
     if (!claimed || !elsewhere || merged.top->bitmap(name) == nullptr) return;
     actions.remove(*merged.top, name);
@@ -119,7 +131,7 @@ std::optional<Json> bitmap_transaction(const MergedLayers& merged) {
     Actions actions;
     for (const std::string& name : names) {
         const Column column = column_of(merged.layers, name);
-        if (whole(merged, column))
+        if (whole(merged, name, column))
             unite(merged, name, column, actions);
         else
             forget(merged, name, column, actions);

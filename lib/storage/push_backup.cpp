@@ -58,10 +58,13 @@ async::Task<> push_disks(Engine& engine, JobPtr job, BackupNodes& nodes, std::ve
         copy.count(done, total);
         co_await async::keep_failure(run_copy(copy, std::move(arguments)), failure);
         if (failure) throw_copy_failure(to_error(failure));
-        // Not compressed: QEMU writes compressed clusters once only.
-        BlockJob patch(engine, job, nodes.session(), nodes.patch_job(disk), file.part_path());
-        patch.count(done + nodes.scratch(disk).size, total);
-        co_await run_copy(patch, nodes.patch_arguments(disk));
+        co_await nodes.end_filter(disk);
+        for (const char which : {'b', 'a'}) {
+            // Not compressed: QEMU writes compressed clusters once only.
+            BlockJob patch(engine, job, nodes.session(), nodes.patch_job(disk), file.part_path());
+            patch.count(done + nodes.scratch(disk).size, total);
+            co_await run_copy(patch, nodes.patch_arguments(disk, which));
+        }
         co_await nodes.remove_target(disk);
         auto flush = [file] { flush_image_file(NewFile(file.directory, file.part)); };
         co_await engine.files().run(std::move(flush));

@@ -15,7 +15,7 @@ class MonitorTap:
 
     def __init__(self, path, monitor):
         self.path, self.monitor = path, monitor
-        self.commands, self.answers = [], []
+        self.commands, self.answers, self.names = [], [], []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen()
@@ -29,6 +29,11 @@ class MonitorTap:
         """[(when the command came, when its answer went)] of the commands that came in that time."""
         pairs = zip(self.commands, self.answers)
         return [pair for pair in pairs if since <= pair[0] <= until]
+
+    def named_exchanges(self, since, until):
+        """The same with the commands' names before them."""
+        found = zip(self.names, self.commands, self.answers)
+        return [exchange for exchange in found if since <= exchange[1] <= until]
 
     def _serve(self):
         while True:
@@ -60,4 +65,6 @@ class MonitorTap:
             now = time.time()
             target.sendall(received)
             *lines, rest = (rest + received).split(b"\n")
-            times.extend(now for line in lines if members & json.loads(line).keys())
+            messages = [message for line in lines if members & (message := json.loads(line)).keys()]
+            self.names.extend(message["execute"] for message in messages if "execute" in message)
+            times.extend(now for _ in messages)

@@ -110,3 +110,34 @@ def test_of_a_vm_that_is_down(ctl, web):
     ctl.ok("backup", "finish", backup)
     [checkpoint] = ctl.json("vm", "checkpoints", "web")
     assert (checkpoint["name"], checkpoint["state"]) == ("monday", "ok")
+
+
+# --- directories of backup run ---
+
+def test_directories(ctl, web, tmp_path):
+    target = tmp_path / "backups"
+    moment = ctl.ok("-q", "backup", "run", "web", target, "--quiesce=off").strip()
+    assert re.fullmatch(r"\d{8}T\d{6}Z", moment)
+    text = ctl.ok("backup", "list", target)
+    assert text.splitlines()[1].split()[0] == moment and text.endswith("1 moment listed.\n")
+    text = ctl.ok("backup", "verify", target)
+    assert text == f"{moment}  ok\n" and ctl.ok("-q", "backup", "verify", target) == ""
+    text = ctl.ok("backup", "run", "web", target, "--quiesce=off")
+    assert "incremental" in text and "full" not in text
+    assert "no moment 'x'" in ctl.fails("backup", "verify", target, "--moment=x")
+
+
+def test_directories_that_are_none(ctl, web, tmp_path):
+    assert ctl.json("backup", "list", tmp_path) == [] and ctl.ok("backup", "list", tmp_path) == "No moments.\n"
+    for words in (("list",), ("verify",)):
+        assert "cannot open directory" in ctl.fails("backup", *words, tmp_path / "none")
+    assert "volchain-backup.json" in ctl.fails("backup", "verify", tmp_path)
+    assert "cannot make directory" in ctl.fails("backup", "run", "web", tmp_path / "none/none")
+    assert "there is no vm" in ctl.fails("backup", "run", "none", tmp_path)
+    for words in (("run", "web"), ("verify",), ("run", "web", tmp_path, "--keep=many"), ("run", "web", tmp_path, "--no-wait"),
+                  ("run", "web", tmp_path, "--full", "--require-incremental")):
+        ctl.fails("backup", *words, status=2)
+    # Nothing was begun.
+    assert ctl.ok("backup", "list") == "No backups.\n"
+    (tmp_path / "volchain-backup.json").write_text('{"format": "volchain-backup", "version": 2}')
+    assert "is of version 2" in ctl.fails("backup", "list", tmp_path)

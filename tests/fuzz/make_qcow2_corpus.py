@@ -13,7 +13,11 @@ import pathlib
 import re
 import struct
 import subprocess
+import sys
 import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from harness.damage import LIES, lie_about_bitmaps  # noqa: E402
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus" / "qcow2"
 HEAD = 2048
@@ -116,6 +120,10 @@ def snapshots_and_bitmaps(path):
     data = path.read_bytes()
     keep("bitmaps", data)
     keep("bitmaps-stale", data[:88] + bytes(8) + data[96:])
+    for lie in LIES:
+        path.write_bytes(data)
+        lie_about_bitmaps(path, lie)
+        keep("bitmaps-" + lie.replace(" ", "-"), path.read_bytes())
     create(path, "cluster_size=512", "4k", more=("-u", "-b", "null-co://", "-F", "raw"))
     qemu_img("bitmap", "--add", path, "b")
     qemu_img("snapshot", "-c", "s", path)

@@ -73,11 +73,13 @@ void check_bitmaps(const PaddedSource& source, const Header& header) {
         require(bitmaps.size() == (header.bitmaps ? header.bitmaps->count : 0));
     source.expect_at_most(max_bitmap_directory_bytes);
     std::set<std::string> names;
+    std::set<std::uint64_t> places;
     for (const Bitmap& bitmap : bitmaps) {
         check_name(bitmap.name, max_bitmap_name_bytes);
         require(!bitmap.name.empty() && names.insert(bitmap.name).second);
         require(bitmap.granularity >= 512 && bitmap.granularity <= std::uint64_t{1} << 31);
-        require(bitmap.table.bytes > 0);
+        require(bitmap.table.bytes > 0 && places.insert(bitmap.table.offset).second);
+        require(bitmap.table.offset != header.l1_table.offset || header.l1_table.bytes == 0);
         check_region(source, header, bitmap.table);
     }
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Checkpoints and backups: how they are made, read, and what they must not leave behind."""
 import contextlib
+import mmap
 import os
 import time
 
@@ -59,6 +60,20 @@ def start_of_snapshot(client, vm, snapshot, **options):
     return client.finish(begin_of_snapshot(client, vm, snapshot, **options))["backup"]
 
 
+# Before one has ended, nothing is held.
+BEFORE_IT_IS_HELD = {"record", "files", "nodes", "freeze", "hold"}
+
+
+def wait_held(client, job, timeout=60):
+    """Until the moment of a backup that begins is held, or it has ended."""
+    end = time.monotonic() + timeout
+    with client.signals(path=job, member="PropertiesChanged") as changes:
+        while client.get(job, "Job", "Step") in BEFORE_IT_IS_HELD and client.get(job, "Job", "FinishedUsec") == 0:
+            with contextlib.suppress(TimeoutError):
+                changes.next(max(0.001, min(1, end - time.monotonic())))
+            assert time.monotonic() < end, "nothing is held"
+
+
 def finish(client, backup):
     """The job's result."""
     return client.finish(client.call(backup, "Backup", "Finish", "a{sv}", {}))
@@ -108,7 +123,7 @@ class Copy:
         handle.connect_uri(uri)
         size = handle.get_size()
         if not bitmap:
-            self.data = bytearray(size)
+            self.data = self.blank(size)
         assert len(self.data) == size
         self.read = 0
         for offset, length, flags in extents(handle, size, bitmap or "base:allocation"):
@@ -122,8 +137,28 @@ class Copy:
         handle.shutdown()
         return self.digest()
 
+    def blank(self, size):
+        return bytearray(size)
+
     def digest(self):
         return digest.of_bytes(self.data)
+
+
+class FileCopy(Copy):
+    """In a sparse file, for a disk that is larger than what memory is good for."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def blank(self, size):
+        with open(self.path, "w+b") as f:
+            f.truncate(size)
+            return mmap.mmap(f.fileno(), size)
+
+    def digest(self):
+        self.data.flush()
+        return digest.of_file(self.path)
 
 
 def extents(handle, size, context):
@@ -131,7 +166,8 @@ def extents(handle, size, context):
     found, offset = [], 0
     while offset < size:
         got = []
-        handle.block_status(size - offset, offset,
+        # The length is a number of 32 bits.
+        handle.block_status(min(size - offset, 1 << 30), offset,
                             lambda name, at, entries, error: got.extend(entries) if name == context else None)
         for length, flags in zip(got[::2], got[1::2]):
             length = min(length, size - offset)
@@ -175,6 +211,6 @@ def exports_left(client):
     return [path for path, p in client.of_kind("export").items() if p["Backup"] != "/"]
 
 
-__all__ = ["Copy", "abort", "begin", "begin_of_snapshot", "bitmap_name", "checkpoints", "delete_checkpoint", "exports_left",
-           "finish", "gone", "kinds", "leftovers", "problems", "reasons", "shown", "spoil", "start", "start_of_snapshot",
-           "wait_failed"]
+__all__ = ["Copy", "FileCopy", "abort", "begin", "begin_of_snapshot", "bitmap_name", "checkpoints", "delete_checkpoint", "exports_left",
+           "finish", "gone", "kinds", "leftovers", "options_of", "problems", "reasons", "shown", "spoil", "start",
+           "start_of_snapshot", "wait_failed", "wait_held"]

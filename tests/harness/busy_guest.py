@@ -107,6 +107,26 @@ class BusyGuest(Qemu):
         return self.written()
 
 
+def region_after(before, blocks, block, count):
+    """What the region holds when so many writes are done since the guest began, and what it held then."""
+    region = bytearray(before)
+    for number in range(max(1, count - blocks + 1), count + 1):
+        at = number % blocks * block
+        region[at:at + block] = (struct.pack("<I", number) + b"\x5a" * (SECTOR - 4)) * (block // SECTOR)
+    return bytes(region)
+
+
+def writes_in(region, before, blocks, block, least, most):
+    """How many writes it holds, all of them and no other: a number between `least` and `most`. None where it is the region
+    of no moment between them."""
+    for count in range(most, least - 1, -1):
+        at = count % blocks * block
+        if struct.unpack_from("<I", region, at)[0] == count or count == least:
+            if region == region_after(before, blocks, block, count):
+                return count
+    return None
+
+
 def check_content(path, blocks, block, count):
     """The image holds all that a guest with these parameters wrote which stood still after so many writes: the one after
     that may have been done, or half done."""

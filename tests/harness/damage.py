@@ -77,6 +77,53 @@ def lose_bitmap(directory, path, name):
     Qemu(f"{directory}/killed", [path]).start().kill()
 
 
+def bitmap_extension(path):
+    """(offset of the data of the header extension of bitmaps, offset of their directory)"""
+    with open(path, "rb") as f:
+        at = _number(f, 100, ">I")
+        while (kind := _number(f, at, ">I")) != 0x23852875:
+            assert kind != 0, f"{path} has no bitmaps"
+            at += (8 + _number(f, at + 4, ">I") + 7) // 8 * 8
+        return at + 8, _number(f, at + 8 + 16, ">Q")
+
+
+def _lie(path, where, form, value):
+    extension, directory = bitmap_extension(path)
+    with open(path, "r+b") as f:
+        place, offset = where
+        _put(f, {"extension": extension, "first": directory}[place] + offset, form, value)
+
+
+# What the directory of an image's bitmaps may say that is not so (qcow2 specification, "Bitmaps extension" and "Bitmap
+# directory"); the first bitmap is meant.
+LIES = {
+    "more bitmaps than there are": (("extension", 0), ">I", 9),
+    "a directory of another length": (("extension", 8), ">Q", 4096),
+    "a directory beyond the end": (("extension", 16), ">Q", 1 << 40),
+    "a directory in the header": (("extension", 16), ">Q", 0),
+    "a table beyond the end": (("first", 0), ">Q", 1 << 40),
+    "no table": (("first", 0), ">Q", 0),
+    "a table that is the L1 table": (("first", 0), ">Q", None),
+    "a table of another length": (("first", 8), ">I", 7),
+    "in use": (("first", 12), ">I", 3),
+    "flags that nobody knows": (("first", 12), ">I", 6),
+    "another type": (("first", 16), ">B", 2),
+    "a granularity that is too large": (("first", 17), ">B", 63),
+    "a name of no bytes": (("first", 18), ">H", 0),
+    "a name beyond the end": (("first", 18), ">H", 1000),
+    "a name with a NUL": (("first", 24), ">B", 0),
+    "extra data": (("first", 20), ">I", 8),
+}
+
+
+def lie_about_bitmaps(path, lie):
+    where, form, value = LIES[lie]
+    if value is None:
+        with open(path, "rb") as f:
+            value = _number(f, 40, ">Q")
+    _lie(path, where, form, value)
+
+
 def findings(client, disk, **options):
     """What Disk.Check finds: a list of {name: value}."""
     job = client.call(disk, "Disk", "Check", "a{sv}", variants(options))

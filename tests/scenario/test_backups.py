@@ -119,21 +119,30 @@ def test_incremental_and_differential(tree, capsys):
     tree.check()
 
 
-def test_one_percent_changed(client, directory, qemus, daemon, capsys):
-    """Bytes read are in proportion to what changed."""
-    size = 1024 * MIB
-    tree = Tree(client, directory, qemus, size=size)
-    tree.write(1, 0, 256 * MIB)
-    backups.finish(client, backups.start(client, tree.vm, checkpoint="c0"))
-    changed = size // 100 // CLUSTER
+def test_one_percent_changed(client, directory, qemus, daemon, capsys, small_filesystem):
+    """Bytes read are in proportion to what changed: of 10 GiB, most of which nobody ever wrote."""
+    size = 10 << 30
+    pool = small_filesystem(1500)  # in memory: what is written lies all over the disk
+    tree = Tree(client, directory, qemus, size=size, pools=[pool])
+    for number in range(64):
+        tree.write(number + 1, number * (size // 64), MIB)
+    copy = backups.FileCopy(f"{pool}/.copy.raw")
+    held = content(tree)
+    backup = backups.start(client, tree.vm, checkpoint="c0")
+    assert [copy.take(*backups.shown(client, backup)[tree.disks[0]])] == held
+    assert copy.read <= 2 * 65 * MIB
+    backups.finish(client, backup)
+    clusters = size // CLUSTER
+    changed = clusters // 100
     for number in range(changed):
-        tree.qemu.write("dev0", 2, (number * 97 % (size // CLUSTER)) * CLUSTER, 4096)
+        # 3977 and the number of clusters have no common factor: none is written twice.
+        tree.qemu.write("dev0", number % 255 + 1, number * 3977 % clusters * CLUSTER, 4096)
+    held = content(tree)
     backup = backups.start(client, tree.vm, kind="incremental")
-    copy = backups.Copy()
-    copy.data = bytearray(size)
-    copy.take(*backups.shown(client, backup)[tree.disks[0]])
+    assert [copy.take(*backups.shown(client, backup)[tree.disks[0]])] == held
     with capsys.disabled():
-        print(f"\n  1 % of {size >> 20} MiB changed: {copy.read >> 10} KiB read for {changed} clusters of 64 KiB")
+        print(f"\n  1 % of {size >> 30} GiB changed: {copy.read >> 10} KiB read for {changed} clusters of 64 KiB, "
+              f"{copy.read / (changed * CLUSTER):.2f} times what changed")
     assert copy.read <= 2 * changed * CLUSTER
     backups.finish(client, backup)
 

@@ -95,6 +95,21 @@ def test_while_the_guest_writes(tree, target):
     assert tree.client.get(job, "Job", "DoneBytes") > 0
 
 
+@pytest.mark.parametrize("kind", ["full", "incremental"])
+def test_while_the_guest_writes_zeroes(tree, target, kind):
+    """Of which QEMU 7.2 says that they were there before."""
+    push(tree, target, checkpoint="c0")
+    tree.write(0x5a, 16 * MIB, 16 * MIB)
+    held = content(tree)
+    job = backups.begin(tree.client, tree.vm, mode="push", target=target, checkpoint="c1", kind=kind, speed=4 * MIB)
+    tree.client.wait_property(job, "Job", "Step", "copy")
+    for number in range(16):
+        for device in ("dev0", "dev1"):
+            tree.qemu.io(device, f"write -z {'-u' if number % 2 else ''} {(16 + number) * MIB} {MIB // 2}")
+    tree.client.call(job, "Job", "SetSpeed", "t", 0)
+    assert digests(sorted(tree.client.finish(job)["files"])) == held
+
+
 def test_cancelled(tree, target):
     tree.write(1, 0, SIZE)
     job = backups.begin(tree.client, tree.vm, mode="push", target=target, checkpoint="c0", speed=MIB)

@@ -69,7 +69,7 @@ def test_restored(client, pool, options):
     assert [os.path.basename(disk["ActivePath"])] == restores.leftovers(path)
     assert client.of_kind("backup") == {}
     if "preallocation" not in options:
-        assert client.get(result["volume"], "Volume", "AllocatedBytes") < SIZE // 2
+        assert client.get(result["volume"], "Volume", "AllocatedBytes") < 8 * MIB
 
 
 def test_efficient(client, pool):

@@ -11,9 +11,11 @@ namespace {
 bool accepted(std::string_view name) {
     try {
         check_name("disk", name);
+        EXPECT_TRUE(valid_name(name));
         return true;
     } catch (const Error& error) {
         EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+        EXPECT_FALSE(valid_name(name));
         return false;
     }
 }

@@ -166,6 +166,22 @@ TEST(BitmapDirectory, DamagedEntries) {
     expect_damage_refused(bytes, damages);
 }
 
+TEST(BitmapDirectory, TablesOverOtherStructures) {
+    const std::size_t first = directory_of(image());
+    const auto places = std::to_array<std::pair<std::size_t, const char*>>({
+        {40, "L1 table"},
+        {48, "refcount table"},
+        {first + 32, "bitmap table"},  // that of the second bitmap
+        {extension_at(image(), extension_bitmaps) + 8 + 16, "bitmap directory"},
+    });
+    for (const auto& [place, name] : places) {
+        Bytes bytes = image();
+        put(bytes, first, get<std::uint64_t>(bytes, place));
+        expect_refused(bytes, corrupt, name);
+        expect_refused(bytes, corrupt, "lie over each other");
+    }
+}
+
 TEST(BitmapDirectory, SameNameTwice) {
     Bytes bytes = image();
     const std::size_t first = directory_of(bytes);

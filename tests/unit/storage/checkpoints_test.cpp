@@ -20,7 +20,8 @@ TEST(CheckpointName, TellsOursFromOthers) {
          {"", "monday", "vc.", "vc.monday", "vc.17.monday", "vc.170000000000000x.monday",
           "vc-1700000000000000-monday", "vc.17000000000000000.monday", "vc.1700000000000000.",
           "vc.1700000000000000", "Vc.1700000000000000.monday", "vc.+700000000000000.monday",
-          "xvc.1700000000000000.monday"})
+          "xvc.1700000000000000.monday", "vc.1700000000000000.a/../../b", "vc.1700000000000000.a\nb",
+          "vc.1700000000000000.\xff", "vc.1700000000000000. monday"})
         EXPECT_EQ(CheckpointName::of_bitmap(bitmap), std::nullopt) << bitmap;
 }
 

@@ -182,11 +182,42 @@ TEST_F(MergeBitmapsTest, WhereTheLowerLayerHasNoneOneIsMadeThatDoesNotRecord) {
     EXPECT_THAT(actions(), ElementsAre("add n2, ended", "remove above"));
 }
 
-TEST_F(MergeBitmapsTest, WhatBeganAboveIsNotConcerned) {
+TEST_F(MergeBitmapsTest, AHoleBelowWhatGoesOnIsSeenAfterwards) {
     layer(std::nullopt);
     layer(recording("b"));
     cover(recording("b"));
-    EXPECT_THAT(actions(), ElementsAre("remove n2")) << "an older one of that name, which ended";
+    merged_.names_above = {"b"};
+    EXPECT_THAT(actions(), ElementsAre("end n2"));
+    stream();
+    EXPECT_THAT(actions(), ElementsAre("add n1, ended"));
+}
+
+TEST_F(MergeBitmapsTest, WhatGoesOnNowhereNeedsNoMark) {
+    layer(std::nullopt);
+    layer(recording("b"));
+    cover(std::nullopt);
+    EXPECT_THAT(actions(), ElementsAre("remove n2"));
+}
+
+TEST_F(MergeBitmapsTest, AHoleAtTheBottomIsNotClosed) {
+    layer(recording("b"));
+    layer(std::nullopt);
+    merged_.names_below = {"b"};
+    EXPECT_THAT(actions(), IsEmpty()) << "the lower one, which is the top of the chain then, has none";
+    stream();
+    EXPECT_THAT(actions(), ElementsAre("remove n1"));
+    merged_.covered = true;
+    EXPECT_THAT(actions(), ElementsAre("end n1"));
+}
+
+TEST_F(MergeBitmapsTest, AboveAHoleOverARawLayerNothingIsLeft) {
+    layer(std::nullopt);
+    layer(recording("b"));
+    layer(std::nullopt);
+    nodes_.back().driver = "raw";
+    cover(recording("b"));
+    merged_.names_above = {"b"};
+    EXPECT_THAT(actions(), ElementsAre("remove above"));
 }
 
 }  // namespace
