@@ -77,7 +77,7 @@ async::Task<> create_snapshot(Session& session, Arguments arguments) {
 /// The options that preview and revert share.
 MethodOptions& set_config_option(MethodOptions& options, const Arguments& arguments) {
     if (arguments.flag("no-config")) options.set("config", false);
-    return options;
+    return set_memory_option(options, arguments);
 }
 
 async::Task<> preview_snapshot(Session& session, Arguments arguments) {
@@ -197,7 +197,9 @@ async::Task<> print_snapshot_xml(Session& session, Arguments arguments) {
 std::vector<Verb> snapshot_verbs() {
     std::vector<Option> create = snapshot_options();
     create.push_back({"profile", "NAME", "what is not given here is as saved in this profile of the VM"});
-    const Option no_config{"no-config", "", "let the VM keep its configuration"};
+    const Option no_config{"no-config", "", "let the VM keep its configuration, and boot"};
+    const Option memory{"memory", "", "fail where it cannot go on from the snapshot's memory"};
+    const Option no_memory{"no-memory", "", "let it boot instead of going on from the snapshot's memory"};
     return {
         {"snapshot",
          "list",
@@ -215,13 +217,16 @@ std::vector<Verb> snapshot_verbs() {
          "SNAPSHOT",
          "let a VM that is down show what it was at a snapshot",
          preview_snapshot,
-         {no_config}},
+         {no_config, memory, no_memory}},
         {"snapshot",
          "revert",
          "SNAPSHOT",
          "let a VM that is down be again what it was at a snapshot",
          revert_to_snapshot,
-         {no_config, {"keep-branch", "", "keep what it is now as a branch of the snapshots"}}},
+         {no_config,
+          memory,
+          no_memory,
+          {"keep-branch", "", "keep what it is now as a branch of the snapshots"}}},
         {"snapshot",
          "set",
          "SNAPSHOT",

@@ -12,6 +12,9 @@ namespace volchain::client {
 
 [[nodiscard]] std::vector<Option> snapshot_options();
 
+/// "memory" and "no-memory", as "memory" of a method: what they mean differs from verb to verb.
+MethodOptions& set_memory_option(MethodOptions& options, const Arguments& arguments);
+
 /// Those that were given.
 [[nodiscard]] async::Task<bus::Dict> read_snapshot_options(Session& session, Arguments arguments);
 

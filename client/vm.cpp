@@ -26,9 +26,18 @@ async::Task<> list_vms(Session& session, Arguments) {
     session.output().print(list_of("VM", objects, objects.of_kind("vm"), columns));
 }
 
+/// Where it was given.
+MethodOptions& set_nvram(MethodOptions& options, const Arguments& arguments) {
+    std::vector<std::string> paths;
+    for (const std::string& file : arguments.values("nvram"))
+        paths.push_back(std::filesystem::absolute(file).string());
+    return paths.empty() ? options : options.set("nvram", paths);
+}
+
 async::Task<> register_vm(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.text("id").text("qmp-socket").text("agent-socket").text("config-type").flag("foreign-manager");
+    set_nvram(options, arguments);
     if (const auto file = arguments.value("config")) options.set("config", read_document(*file));
     if (arguments.flag("no-adopt")) options.set("adopt", false);
     const auto vm =
@@ -45,7 +54,11 @@ async::Task<> unregister_vm(Session& session, Arguments arguments) {
 
 async::Task<> update_vm(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
-    options.text("name").text("qmp-socket").text("agent-socket");
+    options.text("name").text("qmp-socket").text("agent-socket").flag("discard-memory");
+    if (arguments.flag("nvram") && arguments.flag("no-nvram"))
+        throw UsageError("--nvram and --no-nvram contradict each other");
+    if (arguments.flag("no-nvram")) options.set("nvram", std::vector<std::string>());
+    set_nvram(options, arguments);
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     co_await session.call(vm, "Update", options.dict());
 }
@@ -87,6 +100,7 @@ async::Task<> preview_vm(Session& session, Arguments arguments) {
             throw UsageError("disk {} is named twice", quote(choice.disk));
     }
     MethodOptions options(arguments);
+    set_memory_option(options, arguments);
     if (const auto from = arguments.value("config-from")) {
         const bus::ObjectPath snapshot = co_await find_snapshot_of(session, objects, vm, *from);
         options.set("config-from", snapshot);
@@ -154,6 +168,7 @@ async::Task<> delete_checkpoint(Session& session, Arguments arguments) {
 async::Task<> print_launch_arguments(Session& session, Arguments arguments) {
     MethodOptions options(arguments);
     options.text("device");
+    set_memory_option(options, arguments);
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
     const auto words = co_await session.call<std::vector<std::string>>(vm, "LaunchArguments", options.dict());
     if (session.output().json()) {
@@ -194,6 +209,7 @@ async::Task<> import_vm(Session& session, Arguments arguments) {
     if (arguments.flag("pool")) options.set("pools", moved_pools(arguments.values("pool")));
     MethodOptions sockets(arguments);
     sockets.text("qmp-socket").text("agent-socket");
+    set_nvram(sockets, arguments);
     const std::string file = std::filesystem::absolute(arguments.at(0)).string();
     const auto vm = co_await session.call_manager<bus::ObjectPath>("ImportManifest", file, options.dict());
     if (!sockets.dict().empty()) co_await session.call(vm, "Update", sockets.dict());
@@ -227,6 +243,9 @@ async::Task<> import_snapshot(Session& session, Arguments arguments) {
 std::vector<Verb> vm_verbs() {
     const Option qmp_socket{"qmp-socket", "SOCKET", "a QMP monitor that nobody else uses"};
     const Option agent_socket{"agent-socket", "SOCKET", "of the guest agent's port"};
+    const Option nvram{"nvram", "FILE...", "a variable store of its firmware, and others given likewise"};
+    const Option memory{"memory", "", "fail where it cannot go on from memory"};
+    const Option no_memory{"no-memory", "", "let it boot instead of going on from memory"};
     return {
         {"vm", "list", "", "list the VMs", list_vms},
         {"vm", "show", "VM", "show all there is to say of a VM", show_object},
@@ -241,6 +260,7 @@ std::vector<Verb> vm_verbs() {
           {"id", "UUID", "of the VM; made where not given"},
           {"config", "FILE", "its configuration, of whatever form; - for stdin"},
           {"config-type", "TYPE", "the MIME type of that"},
+          nvram,
           {"no-adopt", "", "do not make records of disks that are found in it"},
           {"foreign-manager", "", "although libvirt runs it, which will not know of overlays"}}},
         {"vm",
@@ -252,16 +272,23 @@ std::vector<Verb> vm_verbs() {
         {"vm",
          "update",
          "VM",
-         "change the VM's name or sockets",
+         "change what is recorded of the VM",
          update_vm,
-         {{"name", "NAME", "what it is called from now on"}, qmp_socket, agent_socket}},
+         {{"name", "NAME", "what it is called from now on"},
+          qmp_socket,
+          agent_socket,
+          nvram,
+          {"no-nvram", "", "it has no variable store"},
+          {"discard-memory", "", "it is not to go on from a snapshot's memory: let it boot"}}},
         {"vm", "refresh", "VM", "look at the running VM again", refresh_vm},
         {"vm",
          "preview",
          "VM DISK=SNAPSHOT...",
          "let disks of a VM that is down show what they held at snapshots",
          preview_vm,
-         {{"config-from", "SNAPSHOT", "let the VM have the configuration of this snapshot, too"}}},
+         {{"config-from", "SNAPSHOT", "let the VM have the configuration and memory of this snapshot, too"},
+          memory,
+          no_memory}},
         {"vm",
          "commit-preview",
          "VM",
@@ -277,7 +304,9 @@ std::vector<Verb> vm_verbs() {
          "VM",
          "print the arguments with which QEMU opens the VM's disks, one on a line",
          print_launch_arguments,
-         {{"device", "MODEL", "add a device of this model (virtio-blk-pci ...) for each disk"}}},
+         {{"device", "MODEL", "add a device of this model (virtio-blk-pci ...) for each disk"},
+          memory,
+          no_memory}},
         {"vm", "config", "VM", "print the VM's configuration", print_vm_config},
         {"vm",
          "set-config",
@@ -294,7 +323,8 @@ std::vector<Verb> vm_verbs() {
           {"pool", "OLD=NEW...", "a directory that the manifest names, and where it is now"},
           {"ignore-newer", "", "also where there are images that the manifest does not know; they are lost"},
           {"qmp-socket", "SOCKET", "Unix socket of its QMP monitor"},
-          {"agent-socket", "SOCKET", "Unix socket of its guest agent's port"}}},
+          {"agent-socket", "SOCKET", "Unix socket of its guest agent's port"},
+          nvram}},
         {"vm", "save-profile", "VM NAME", "keep options of snapshots under a name", save_profile,
          snapshot_options()},
         {"vm", "delete-profile", "VM NAME", "forget options that were kept under a name", delete_profile},

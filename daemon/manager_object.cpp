@@ -43,7 +43,8 @@ async::Task<bus::ObjectPath> ManagerObject::create_pool(bus::Call, std::string n
     co_return object_path(ObjectKind::pool, pool);
 }
 
-async::Task<bus::ObjectPath> ManagerObject::register_vm(bus::Call, std::string name, bus::Options options) {
+async::Task<bus::ObjectPath> ManagerObject::register_vm(bus::Call call, std::string name,
+                                                        bus::Options options) {
     storage::VmRequest request(std::move(name));
     if (const auto id = options.take<std::string>("id")) {
         request.id = Uuid::parse(*id);
@@ -56,7 +57,9 @@ async::Task<bus::ObjectPath> ManagerObject::register_vm(bus::Call, std::string n
     request.config_type = options.take<std::string>("config-type", "");
     request.adopt = options.take<bool>("adopt", true);
     request.foreign_manager = options.take<bool>("foreign-manager", false);
+    request.nvram = options.take<std::vector<std::string>>("nvram", std::vector<std::string>());
     options.finish();
+    if (!request.nvram.empty()) request.owner_uid = co_await call.sender_uid();
     const Uuid vm = co_await storage::register_vm(engine_, std::move(request));
     co_return object_path(ObjectKind::vm, vm);
 }
@@ -116,9 +119,9 @@ std::string ManagerObject::version() const {
 }
 
 std::vector<std::string> ManagerObject::features() const {
-    std::vector<std::string> features{"pools",     "overlays",     "snapshots", "previews",
-                                      "merges",    "checks",       "moves",     "profiles",
-                                      "schedules", "snapshot-xml", "manifests", "backups"};
+    std::vector<std::string> features{"pools",     "overlays", "snapshots", "previews",  "merges",
+                                      "checks",    "moves",    "profiles",  "schedules", "snapshot-xml",
+                                      "manifests", "backups",  "memory",    "nvram"};
     if (!qemu_version_.empty())
         features.insert(features.end(), {"clones", "exports", "restores", "storage-daemon"});
     return features;

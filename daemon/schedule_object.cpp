@@ -28,6 +28,7 @@ storage::SnapshotOptions take_snapshot_options(bus::Options& options) {
     all.quiesce = take_word<storage::QuiesceMode>(options, "quiesce");
     all.freeze_timeout = take_timeout(options, "freeze-timeout-usec");
     all.on_disk_failure = take_word<storage::OnDiskFailure>(options, "on-disk-failure");
+    all.memory = options.take<bool>("memory");
     return all;
 }
 
@@ -38,6 +39,8 @@ bus::Dict snapshot_options_dict(const Json& options) {
             dict.emplace(name, disk_paths(value));
         else if (value.is_number())
             dict.emplace(name, value.get<std::uint64_t>());
+        else if (value.is_boolean())
+            dict.emplace(name, value.get<bool>());
         else
             dict.emplace(name, value.get<std::string>());
     }

@@ -48,6 +48,9 @@ bus::Interface<SnapshotObject> SnapshotObject::table() {
         .property<&SnapshotObject::status>("Status", bus::Change::signalled)
         .property<&SnapshotObject::disks>("Disks", bus::Change::signalled)
         .property<&SnapshotObject::excluded>("Excluded", bus::Change::signalled)
+        .property<&SnapshotObject::memory_bytes>("MemoryBytes", bus::Change::signalled)
+        .property<&SnapshotObject::memory_path>("MemoryPath", bus::Change::signalled)
+        .property<&SnapshotObject::nvram>("Nvram", bus::Change::signalled)
         .property<&SnapshotObject::origin>("Origin", bus::Change::never)
         .property<&SnapshotObject::schedule>("Schedule", bus::Change::signalled)
         .property<&SnapshotObject::current>("Current", bus::Change::signalled);
@@ -56,9 +59,11 @@ bus::Interface<SnapshotObject> SnapshotObject::table() {
 
 async::Task<bus::ObjectPath> SnapshotObject::preview(bus::Call call, Uuid id, bus::Options options) {
     const bool with_config = options.take<bool>("config", true);
+    const auto memory = options.take<bool>("memory");
     options.finish();
     const uid_t owner = co_await call.sender_uid();
     auto request = storage::PreviewRequest::of_snapshot(engine_.catalog(), id, with_config);
+    request.memory = memory;
     request.owner_uid = owner;
     const Uuid job = co_await storage::preview(engine_, std::move(request));
     co_return object_path(ObjectKind::job, job);
@@ -67,9 +72,11 @@ async::Task<bus::ObjectPath> SnapshotObject::preview(bus::Call call, Uuid id, bu
 async::Task<bus::ObjectPath> SnapshotObject::revert(bus::Call call, Uuid id, bus::Options options) {
     const bool with_config = options.take<bool>("config", true);
     const bool keep_branch = options.take<bool>("keep-branch", false);
+    const auto memory = options.take<bool>("memory");
     options.finish();
     const uid_t owner = co_await call.sender_uid();
     auto request = storage::PreviewRequest::of_snapshot(engine_.catalog(), id, with_config);
+    request.memory = memory;
     request.owner_uid = owner;
     const Uuid job = co_await storage::revert(engine_, std::move(request), keep_branch);
     co_return object_path(ObjectKind::job, job);
@@ -203,6 +210,24 @@ std::vector<PathText> SnapshotObject::excluded(Uuid id) const {
     for (const auto& [disk, why] : engine_.catalog().snapshot(id).excluded)
         all.emplace_back(object_path(ObjectKind::disk, disk), why);
     return all;
+}
+
+std::uint64_t SnapshotObject::memory_bytes(Uuid id) const {
+    const storage::SnapshotFile* const memory = storage::memory_of(engine_.catalog().snapshot(id));
+    return memory == nullptr ? 0 : memory->bytes;
+}
+
+std::string SnapshotObject::memory_path(Uuid id) const {
+    const storage::SnapshotFile* const memory = storage::memory_of(engine_.catalog().snapshot(id));
+    if (memory == nullptr) return {};
+    return engine_.catalog().pool(memory->pool).path + "/" + memory->file;
+}
+
+std::vector<std::string> SnapshotObject::nvram(Uuid id) const {
+    std::vector<std::string> stores;
+    for (const storage::SnapshotFile& file : engine_.catalog().snapshot(id).files)
+        if (file.kind == storage::SnapshotFileKind::nvram) stores.push_back(file.store);
+    return stores;
 }
 
 std::string SnapshotObject::origin(Uuid id) const {

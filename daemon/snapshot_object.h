@@ -42,6 +42,9 @@ class SnapshotObject {
     [[nodiscard]] std::string status(Uuid id) const;
     [[nodiscard]] std::vector<PathPair> disks(Uuid id) const;
     [[nodiscard]] std::vector<PathText> excluded(Uuid id) const;
+    [[nodiscard]] std::uint64_t memory_bytes(Uuid id) const;
+    [[nodiscard]] std::string memory_path(Uuid id) const;
+    [[nodiscard]] std::vector<std::string> nvram(Uuid id) const;
     [[nodiscard]] std::string origin(Uuid id) const;
     [[nodiscard]] bus::ObjectPath schedule(Uuid id) const;
     [[nodiscard]] bool current(Uuid id) const;

@@ -8,7 +8,9 @@
 #include "storage/delete_checkpoint.h"
 #include "storage/end_preview.h"
 #include "storage/launch_arguments.h"
+#include "storage/load_memory.h"
 #include "storage/preview.h"
+#include "storage/resume_state.h"
 #include "storage/snapshot_documents.h"
 #include "storage/start_backup.h"
 #include "storage/vms.h"
@@ -45,6 +47,8 @@ bus::Interface<VmObject> VmObject::table() {
         .property<&VmObject::snapshots>("Snapshots", bus::Change::signalled)
         .property<&VmObject::current_snapshot>("CurrentSnapshot", bus::Change::signalled)
         .property<&VmObject::preview_of>("PreviewOf", bus::Change::signalled)
+        .property<&VmObject::resumes_from>("ResumesFrom", bus::Change::signalled)
+        .property<&VmObject::nvram>("Nvram", bus::Change::signalled)
         .property<&VmObject::job>("Job", bus::Change::signalled)
         .property<&VmObject::config_type>("ConfigType", bus::Change::signalled)
         .property<&VmObject::checkpoints>("Checkpoints", bus::Change::signalled)
@@ -74,6 +78,7 @@ async::Task<bus::ObjectPath> VmObject::preview(bus::Call call, Uuid id,
         request.disks.emplace(id_in(disk, ObjectKind::disk, "disks"),
                               id_in(snapshot, ObjectKind::snapshot, "disks"));
     request.config_from = take_id(options, "config-from", ObjectKind::snapshot).value_or(Uuid{});
+    request.memory = options.take<bool>("memory");
     options.finish();
     request.owner_uid = co_await call.sender_uid();
     const Uuid job = co_await storage::preview(engine_, std::move(request));
@@ -146,8 +151,9 @@ async::Task<bus::ObjectPath> VmObject::delete_checkpoint(bus::Call call, Uuid id
 
 async::Task<std::vector<std::string>> VmObject::launch_arguments(bus::Call, Uuid id, bus::Options options) {
     std::string device = options.take<std::string>("device", "");
+    const auto memory = options.take<bool>("memory");
     options.finish();
-    co_return co_await storage::launch_arguments(engine_, id, std::move(device));
+    co_return co_await storage::launch_arguments(engine_, id, std::move(device), memory);
 }
 
 async::Task<std::tuple<Bytes, std::string>> VmObject::get_config(bus::Call, Uuid id) {
@@ -169,12 +175,16 @@ async::Task<> VmObject::delete_profile(bus::Call, Uuid id, std::string name) {
     co_await storage::delete_profile(engine_, id, std::move(name));
 }
 
-async::Task<> VmObject::update(bus::Call, Uuid id, bus::Options options) {
+async::Task<> VmObject::update(bus::Call call, Uuid id, bus::Options options) {
     storage::VmUpdate update;
     update.name = options.take<std::string>("name");
     update.qmp_socket = options.take<std::string>("qmp-socket");
     update.agent_socket = options.take<std::string>("agent-socket");
+    update.nvram = options.take<std::vector<std::string>>("nvram");
+    const bool discard_memory = options.take<bool>("discard-memory", false);
     options.finish();
+    if (update.nvram) update.owner_uid = co_await call.sender_uid();
+    if (discard_memory) co_await storage::discard_due_memory(engine_, id);
     co_await storage::update_vm(engine_, id, std::move(update));
 }
 
@@ -227,6 +237,17 @@ bus::ObjectPath VmObject::current_snapshot(Uuid id) const {
 bus::ObjectPath VmObject::preview_of(Uuid id) const {
     const auto& preview = engine_.catalog().vm(id).preview;
     return object_path(ObjectKind::snapshot, preview ? preview->snapshot : Uuid{});
+}
+
+bus::ObjectPath VmObject::resumes_from(Uuid id) const {
+    const storage::SnapshotRecord* const due = storage::due_memory(engine_.catalog(), id);
+    return object_path(ObjectKind::snapshot, due == nullptr ? Uuid{} : due->id);
+}
+
+std::vector<std::string> VmObject::nvram(Uuid id) const {
+    std::vector<std::string> paths;
+    for (const storage::NvramStore& store : engine_.catalog().vm(id).nvram) paths.push_back(store.path);
+    return paths;
 }
 
 bus::ObjectPath VmObject::job(Uuid id) const {

@@ -52,6 +52,8 @@ class VmObject {
     [[nodiscard]] std::vector<bus::ObjectPath> snapshots(Uuid id) const;
     [[nodiscard]] bus::ObjectPath current_snapshot(Uuid id) const;
     [[nodiscard]] bus::ObjectPath preview_of(Uuid id) const;
+    [[nodiscard]] bus::ObjectPath resumes_from(Uuid id) const;
+    [[nodiscard]] std::vector<std::string> nvram(Uuid id) const;
     [[nodiscard]] bus::ObjectPath job(Uuid id) const;
     [[nodiscard]] std::string config_type(Uuid id) const;
     [[nodiscard]] std::vector<CheckpointRow> checkpoints(Uuid id) const;

@@ -55,6 +55,12 @@ async::Task<Json> Session::execute(std::string command, Json arguments, async::D
     return value_of(ask(std::move(command), std::move(arguments), deadline));
 }
 
+async::Task<Json> Session::execute_with(UniqueFd passed, std::string command, Json arguments,
+                                        async::Deadline deadline) {
+    return value_of(
+        SessionCore::ask(core_, std::move(command), std::move(arguments), deadline, std::move(passed)));
+}
+
 async::Task<Answer> Session::ask(std::string command, Json arguments, async::Deadline deadline) {
     return SessionCore::ask(core_, std::move(command), std::move(arguments), deadline);
 }

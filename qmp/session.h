@@ -77,6 +77,9 @@ class Session {
     /// A command that was given up (deadline, cancelled task) before it was sent is not sent. One that was
     /// sent may still be carried out; its late answer is dropped.
     async::Task<Json> execute(std::string command, Json arguments, async::Deadline deadline);
+    /// The same for a command that is about a descriptor (getfd, add-fd), which goes along with it and is closed here.
+    async::Task<Json> execute_with(UniqueFd passed, std::string command, Json arguments,
+                                   async::Deadline deadline);
     /// The same, with the times; those of a refusal are in the CommandError.
     async::Task<Answer> ask(std::string command, Json arguments, async::Deadline deadline);
 

@@ -92,7 +92,7 @@ std::string SessionCore::request_line(const std::string& command, Json arguments
 }
 
 async::Task<Answer> SessionCore::ask(std::shared_ptr<SessionCore> core, std::string command, Json arguments,
-                                     async::Deadline deadline) {
+                                     async::Deadline deadline, UniqueFd passed) {
     Outcome outcome;
     Request request;
     if (!core->closed) {
@@ -102,7 +102,7 @@ async::Task<Answer> SessionCore::ask(std::shared_ptr<SessionCore> core, std::str
         const std::uint64_t id = core->next_request_++;
         std::string line = core->request_line(command, std::move(arguments), id);
         const Registration registration(*core, id, request);
-        core->wire_->send(id, std::move(line));
+        core->wire_->send(id, std::move(line), std::move(passed));
         outcome = co_await request.outcome.wait(deadline,
                                                 fmt::format("{} to answer {}", quote(core->name), command));
     }

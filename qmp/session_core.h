@@ -25,7 +25,7 @@ class SessionCore final : public WireListener, public std::enable_shared_from_th
 
     static async::Task<> negotiate(std::shared_ptr<SessionCore> core, async::Deadline deadline);
     static async::Task<Answer> ask(std::shared_ptr<SessionCore> core, std::string command, Json arguments,
-                                   async::Deadline deadline);
+                                   async::Deadline deadline, UniqueFd passed = {});
     static async::Task<> wait_closed(std::shared_ptr<SessionCore> core, async::Deadline deadline);
     static async::Task<Error> loss(std::shared_ptr<SessionCore> core);
     static async::Task<std::shared_ptr<const Schema>> schema(std::shared_ptr<SessionCore> core,

@@ -104,9 +104,9 @@ void Wire::note_sender(const msghdr& message) {
 
 // --- writing -----------------------------------------------------------------------------------------------
 
-void Wire::send(std::uint64_t ticket, std::string message) {
+void Wire::send(std::uint64_t ticket, std::string message, UniqueFd passed) {
     if (closed_ || write_failed_) return;  // on_lost() tells, or has told
-    queue_.push_back(Message{ticket, std::move(message)});
+    queue_.push_back(Message{ticket, std::move(message), std::move(passed)});
     write_queue();
 }
 
@@ -118,13 +118,33 @@ bool Wire::withdraw(std::uint64_t ticket) {
     return true;
 }
 
+ssize_t Wire::transmit(const Message& message) {
+    // sendmsg(2) only reads what it is given.
+    iovec bytes{const_cast<char*>(message.bytes.data()) + message.written,
+                message.bytes.size() - message.written};
+    msghdr header{};
+    header.msg_iov = &bytes;
+    header.msg_iovlen = 1;
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+    if (message.passed) {
+        header.msg_control = control.data();
+        header.msg_controllen = control.size();
+        cmsghdr* const rights = CMSG_FIRSTHDR(&header);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int));
+        const int fd = message.passed.get();
+        std::memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+    }
+    return ::sendmsg(socket_.native_handle(), &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 void Wire::write_queue() {
     while (!closed_ && !write_armed_ && !queue_.empty()) {
         Message& first = queue_.front();
         // Before the call: the other side may run, and we not, before it returns.
         const auto when = async::Clock::now();
-        const ssize_t put = ::send(socket_.native_handle(), first.bytes.data() + first.written,
-                                   first.bytes.size() - first.written, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const ssize_t put = transmit(first);
         if (put < 0 && errno == EINTR) continue;
         if (put < 0 && errno == EAGAIN) return wait_writable();
         if (put < 0) {
@@ -136,6 +156,7 @@ void Wire::write_queue() {
             return;
         }
         first.written += static_cast<std::size_t>(put);
+        first.passed = UniqueFd();
         if (first.written < first.bytes.size()) continue;
         const std::uint64_t ticket = first.ticket;
         queue_.pop_front();

@@ -45,8 +45,9 @@ class Wire : public std::enable_shared_from_this<Wire> {
     /// Begins to read.
     void start(std::weak_ptr<WireListener> listener);
 
-    /// Queues a message; `ticket` is the caller's name for it.
-    void send(std::uint64_t ticket, std::string message);
+    /// Queues a message; `ticket` is the caller's name for it. A descriptor goes along with its first bytes
+    /// (SCM_RIGHTS, unix(7)) and is closed here then.
+    void send(std::uint64_t ticket, std::string message, UniqueFd passed = {});
     /// Takes a message back; false where part of it is on its way already.
     bool withdraw(std::uint64_t ticket);
     /// Whether everything that was to be sent has been written.
@@ -71,6 +72,7 @@ class Wire : public std::enable_shared_from_this<Wire> {
     struct Message {
         std::uint64_t ticket;
         std::string bytes;
+        UniqueFd passed{};
         std::size_t written = 0;
     };
 
@@ -79,6 +81,7 @@ class Wire : public std::enable_shared_from_this<Wire> {
     void readable(const boost::system::error_code& failure);
     [[nodiscard]] ssize_t receive();
     void note_sender(const msghdr& message);
+    [[nodiscard]] ssize_t transmit(const Message& message);
     void write_queue();
     void wait_writable();
     void lose(const std::string& reason);

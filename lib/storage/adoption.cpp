@@ -172,6 +172,11 @@ class Adopter {
     Adoption adoption_;
 };
 
+bool is_variable_store(const VmRecord& vm, const LiveDisk& live) {
+    return std::any_of(vm.nvram.begin(), vm.nvram.end(),
+                       [&](const NvramStore& store) { return store.path == live.active().path; });
+}
+
 std::string why_unmanaged(const Catalog& catalog, const Uuid& vm, const LiveDisk& live) {
     if (std::string why = unfit(live.active()); !why.empty()) return why;
     const VolumeRecord* const volume = catalog.find_volume(live.active().path);
@@ -191,10 +196,11 @@ std::string why_unmanaged(const Catalog& catalog, const Uuid& vm, const LiveDisk
 
 std::vector<UnmanagedDevice> unmanaged_devices(const Catalog& catalog, const Uuid& vm,
                                                const std::vector<LiveDisk>& disks) {
+    const VmRecord record = catalog.has({ObjectKind::vm, vm}) ? catalog.vm(vm) : VmRecord{};
     std::vector<UnmanagedDevice> unmanaged;
     for (const LiveDisk& live : disks)
         if (std::string why = why_unmanaged(catalog, vm, live);
-            !why.empty() && !is_export_device(catalog, vm, live.device))
+            !why.empty() && !is_export_device(catalog, vm, live.device) && !is_variable_store(record, live))
             unmanaged.push_back({live.device, std::move(why)});
     return unmanaged;
 }
@@ -202,7 +208,8 @@ std::vector<UnmanagedDevice> unmanaged_devices(const Catalog& catalog, const Uui
 Adoption adopt(const Catalog& catalog, const VmRecord& vm, const std::vector<LiveDisk>& disks) {
     Adopter adopter(catalog, vm);
     for (const LiveDisk& live : disks)
-        if (!is_export_device(catalog, vm.id, live.device)) adopter.take(live);
+        if (!is_export_device(catalog, vm.id, live.device) && !is_variable_store(vm, live))
+            adopter.take(live);
     return std::move(adopter).result();
 }
 

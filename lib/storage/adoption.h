@@ -22,6 +22,7 @@ struct UnmanagedDevice {
 };
 
 /// Which of the VM's live disks are disks of ours, and which are not.
+/// Variable stores of its firmware are neither.
 [[nodiscard]] std::vector<UnmanagedDevice> unmanaged_devices(const Catalog& catalog, const Uuid& vm,
                                                              const std::vector<LiveDisk>& disks);
 

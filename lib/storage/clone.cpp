@@ -372,6 +372,12 @@ ClonePlan plan_clone(const Catalog& catalog, const CloneRequest& request) {
     if (request.source.kind == ObjectKind::snapshot) {
         const SnapshotRecord& snapshot = catalog.snapshot(request.source.id);
         if (snapshot.vm) plan.vm = Uuid::make();
+        if (memory_of(snapshot) != nullptr)
+            plan.left_out.emplace_back("the memory: a clone is another machine, which boots");
+        for (const SnapshotFile& file : snapshot.files)
+            if (file.kind == SnapshotFileKind::nvram)
+                plan.left_out.push_back(
+                    fmt::format("the variable store {}: a clone is given one of its own", quote(file.store)));
         for (const ExcludedDisk& disk : snapshot.excluded) {
             const bool there = catalog.has({ObjectKind::disk, disk.disk});
             const std::string what =

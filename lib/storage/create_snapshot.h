@@ -9,37 +9,26 @@
 // cancelled or was broken off by a crash; after it, it is finished. The exception: with quiesce=require, a
 // guest that turns out not to have been frozen makes the snapshot fail after the switch; then the overlays
 // are merged back (steps withdraw, merge).
+//
+// With memory: record, files, nodes, prepare, stop, switch, save, write, finish. Instead of being frozen the guest stands
+// still from before the switch until QEMU has saved its devices, so that disks and RAM are of one instant; its RAM is
+// written while it runs on (memory_writer.h). What goes wrong after the switch, a cancel among it, leaves a snapshot of the
+// disks alone: the job says so and has not succeeded.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "storage/overlays.h"
-#include "storage/quiesce.h"
+#include "storage/snapshot_request.h"
 
 namespace volchain::storage {
-
-struct SnapshotRequest {
-    SnapshotRequest(const Uuid& of, std::string called) : vm(of), name(std::move(called)) {}
-
-    Uuid vm;           ///< nil: `disks` has one, which floats
-    std::string name;  ///< empty: the UTC time
-    std::string description;
-    std::optional<std::vector<Uuid>> disks;  ///< none: all of the VM
-    std::vector<Uuid> exclude;
-    QuiesceMode quiesce = QuiesceMode::automatic;
-    std::optional<async::Clock::duration> freeze_timeout;
-    OnDiskFailure on_disk_failure = OnDiskFailure::abort;
-    std::uint32_t owner_uid = 0;
-    Uuid schedule{};  ///< which takes it; nil: a user
-};
 
 /// The request for a snapshot of that disk alone: of its VM, or, where it floats, of nobody's.
 [[nodiscard]] SnapshotRequest snapshot_of_disk(const Catalog& catalog, const Uuid& disk, std::string name);
 
 /// The job's id. Its result: "snapshot"; "quiesce" where the guest was not frozen, with the reason;
-/// "frozen-usec" where it was, with how long; "switch-usec", the part of that which QEMU took for the switch.
+/// "frozen-usec" where it was, with how long; "switch-usec", the part of that which QEMU took for the switch; with memory
+/// what MemoryWriter reports, and "memory-bytes".
 async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request);
 
 /// Carries on or undoes one that was broken off.

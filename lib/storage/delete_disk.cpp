@@ -73,7 +73,7 @@ class DeleteDisk {
     async::Task<> recover() {
         const JsonReader plan(job_->record().plan, "plan of job " + job_->id().str(), ErrorCode::internal);
         doomed_ = DoomedFiles::from_plan(plan.at("files"));
-        volumes_ = plan.at("files").elements().size();
+        volumes_ = plan.u64_or("volumes", plan.at("files").elements().size());
         if (!engine_.catalog().has(job_->record().subject)) co_return co_await unlink();
         Error reason(ErrorCode::interrupted, "the daemon ended at step {}; nothing was deleted",
                      job_->record().step);
@@ -84,6 +84,7 @@ class DeleteDisk {
     [[nodiscard]] static Json first_plan(const std::set<Uuid>& vms) {
         Json plan;
         plan["files"] = Json::array();
+        plan["volumes"] = 0;
         plan["vms"] = Json::array();
         for (const Uuid& vm : vms) plan["vms"].push_back(vm.str());
         return plan;
@@ -93,6 +94,7 @@ class DeleteDisk {
     [[nodiscard]] Json plan(const Uuid& disk) const {
         Json plan = first_plan(concerned_vms(engine_.catalog(), disk));
         plan["files"] = doomed_.plan();
+        plan["volumes"] = volumes_;
         return plan;
     }
 
@@ -106,7 +108,8 @@ class DeleteDisk {
     [[nodiscard]] Changes forget(const Uuid& disk) {
         const Catalog& catalog = engine_.catalog();
         Changes changes;
-        snapshots_lose_disk(catalog, disk, changes);
+        for (const SnapshotFile& file : snapshots_lose_disk(catalog, disk, changes))
+            doomed_.add(catalog.pool(file.pool).path, file.file);
         if (const Uuid vm = catalog.disk(disk).vm) changes.put(ManifestStale{vm, true});
         for (const Uuid& volume : catalog.volumes_of_disk(disk)) {
             doomed_.add(engine_, volume, changes);

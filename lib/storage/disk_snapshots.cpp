@@ -16,9 +16,13 @@ bool names_disk(const SnapshotRecord& snapshot, const Uuid& disk) {
                        [&](const SnapshotDisk& part) { return part.disk == disk; });
 }
 
-/// Whether it holds this disk and nothing else.
-bool is_of_disk_alone(const SnapshotRecord& snapshot, const Uuid& disk) {
+bool has_no_other_disk(const SnapshotRecord& snapshot, const Uuid& disk) {
     return snapshot.disks.size() == 1 && snapshot.disks.front().disk == disk;
+}
+
+/// Whether it holds this disk and nothing else: memory and variable stores are of a VM.
+bool is_of_disk_alone(const SnapshotRecord& snapshot, const Uuid& disk) {
+    return has_no_other_disk(snapshot, disk) && snapshot.files.empty();
 }
 
 /// The snapshot, or else the nearest one above it in the tree, that is in the set or, with `in` false, is not; nil where
@@ -110,10 +114,14 @@ void snapshots_go_along(const Catalog& catalog, const Uuid& disk, const Uuid& vm
     put_current_right(catalog, leaving, changes);
 }
 
-void snapshots_lose_disk(const Catalog& catalog, const Uuid& disk, Changes& changes) {
+std::vector<SnapshotFile> snapshots_lose_disk(const Catalog& catalog, const Uuid& disk, Changes& changes) {
     std::set<Uuid> leaving;
-    for (const auto& [id, snapshot] : catalog.snapshots())
-        if (is_of_disk_alone(snapshot, disk)) leaving.insert(id);
+    std::vector<SnapshotFile> files;
+    for (const auto& [id, snapshot] : catalog.snapshots()) {
+        if (!has_no_other_disk(snapshot, disk)) continue;
+        leaving.insert(id);
+        files.insert(files.end(), snapshot.files.begin(), snapshot.files.end());
+    }
     for (const auto& [id, record] : catalog.snapshots()) {
         if (leaving.contains(id)) continue;
         const Uuid parent = nearest(catalog, record.parent, leaving, false);
@@ -129,6 +137,7 @@ void snapshots_lose_disk(const Catalog& catalog, const Uuid& disk, Changes& chan
     }
     put_current_right(catalog, leaving, changes);
     for (const Uuid& id : leaving) changes.remove(ObjectKind::snapshot, id);
+    return files;
 }
 
 }  // namespace volchain::storage

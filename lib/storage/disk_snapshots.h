@@ -29,7 +29,8 @@ void snapshots_come_along(const Catalog& catalog, const Uuid& disk, const Uuid& 
 /// stands on its parent then. Other snapshots go on naming the disk.
 void snapshots_go_along(const Catalog& catalog, const Uuid& disk, const Uuid& vm, Changes& changes);
 
-/// The disk goes for good: snapshots that name it say instead why they do not have it; those that have nothing left go.
-void snapshots_lose_disk(const Catalog& catalog, const Uuid& disk, Changes& changes);
+/// The disk goes for good: snapshots that name it say instead why they do not have it; those that have no other disk go. Their
+/// files that are no volumes.
+std::vector<SnapshotFile> snapshots_lose_disk(const Catalog& catalog, const Uuid& disk, Changes& changes);
 
 }  // namespace volchain::storage

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -49,6 +50,29 @@ async::Task<VolumeLook> look_at_volume(Engine& engine, Uuid id) {
         return look_at_file(pool, file, format, backing);
     };
     co_return co_await engine.files(volume.pool).run(std::move(work));
+}
+
+/// Those of these files that are not there. Blocking.
+std::set<std::string> missing_of(const std::vector<std::string>& paths) {
+    std::set<std::string> missing;
+    for (const std::string& path : paths) {
+        struct stat status {};
+        if (::lstat(path.c_str(), &status) < 0 && errno == ENOENT) missing.insert(path);
+    }
+    return missing;
+}
+
+async::Task<std::set<std::string>> look_at_snapshot_files(Engine& engine, Uuid disk) {
+    const Catalog& catalog = engine.catalog();
+    std::vector<std::string> paths;
+    for (const auto& [id, snapshot] : catalog.snapshots())
+        for (const SnapshotDisk& part : snapshot.disks)
+            if (part.disk == disk)
+                for (const SnapshotFile& file : snapshot.files)
+                    if (engine.pool_status(file.pool).state != PoolState::missing)
+                        paths.push_back(catalog.pool(file.pool).path + "/" + file.file);
+    auto work = [paths = std::move(paths)] { return missing_of(paths); };
+    co_return co_await engine.files().run(std::move(work));
 }
 
 void collect_words(const Json& plan, std::set<std::string>& words) {
@@ -156,6 +180,7 @@ async::Task<DiskView> look_at_disk(Engine& engine, Uuid disk, Uuid job) {
         VolumeLook look = co_await look_at_volume(engine, volume);
         view.looks.emplace(volume, std::move(look));
     }
+    view.missing_files = co_await look_at_snapshot_files(engine, disk);
     look_at_jobs(engine, job, view);
     co_return view;
 }

@@ -51,6 +51,8 @@ struct DiskView {
     std::map<Uuid, PoolState> pools;   ///< those in which its volumes lie
     std::map<Uuid, VolumeLook> looks;  ///< of its volumes
     DiskInQemu qemu;
+    std::set<std::string>
+        missing_files;  ///< paths: of memory and variable stores of snapshots with this disk
     /// Of unfinished jobs but the check's own: all words in their plans, names of files and ids among them; the files of disks
     /// that are being restored; and since when a job is under way.
     std::set<std::string> planned;

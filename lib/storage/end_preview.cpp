@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 #include "storage/left_branch.h"
+#include "storage/nvram_swap.h"
 #include "storage/preview_state.h"
 #include "storage/vms.h"
 
@@ -14,13 +15,13 @@ constexpr std::string_view undo_kind = "undo-preview";
 class EndPreview {
   public:
     EndPreview(Engine& engine, JobPtr job, bool keep_branch)
-        : engine_(engine), job_(std::move(job)), keep_branch_(keep_branch) {}
+        : engine_(engine), job_(std::move(job)), keep_branch_(keep_branch), nvram_(engine) {}
 
     async::Task<> run() {
         std::exception_ptr failure;
         co_await async::keep_failure(forward(), failure);
         if (!failure || finished(job_->record().state)) co_return;
-        if (switched_) co_return co_await finish_leaving(engine_, job_, files_, result_);
+        if (switched_) co_return co_await finish();
         const Error error = to_error(failure);
         co_await job_->fail(Changes{},
                             Error(error.code(), "{}; the preview is shown as before", error.what()));
@@ -31,9 +32,10 @@ class EndPreview {
         const JobRecord& record = job_->record();
         if (!vm().preview) {
             const JsonReader plan(record.plan, "plan of job " + record.id.str(), ErrorCode::internal);
-            DoomedFiles files = DoomedFiles::from_plan(plan.at("doomed"));
-            Json result = plan.at("result").json();
-            co_return co_await finish_leaving(engine_, job_, std::move(files), std::move(result));
+            files_ = DoomedFiles::from_plan(plan.at("doomed"));
+            result_ = plan.at("result").json();
+            if (const auto nvram = plan.find("nvram")) nvram_ = NvramSwap::from_plan(engine_, *nvram);
+            co_return co_await finish();
         }
         Error reason(ErrorCode::interrupted, "the daemon ended at step {}; the preview is shown as before",
                      record.step);
@@ -58,7 +60,7 @@ class EndPreview {
         co_await job_->step("lock");
         LeftBranch left(engine_, vm().id, leaves());
         if (undoes())
-            co_await left.drop_leaves();
+            co_await go_back(left);
         else
             co_await give_up_or_keep(left);
         check_what_stays();
@@ -67,6 +69,7 @@ class EndPreview {
         Json plan = job_->record().plan;
         plan["doomed"] = files_.plan();
         plan["result"] = result_;
+        plan["nvram"] = nvram_.plan();
         job_->set_plan(std::move(plan));
         co_await job_->step("switch");
         job_->no_return();
@@ -75,13 +78,33 @@ class EndPreview {
         co_await engine_.catalog().commit(std::move(changes), Durability::power);
         switched_ = true;
         left.unlock();
+        co_await finish();
+    }
+
+    /// What is left after the switch.
+    async::Task<> finish() {
+        if (!nvram_.empty()) {
+            co_await job_->undo_step("nvram");
+            const std::vector<std::string> problems = co_await nvram_.replace();
+            if (!problems.empty()) result_["not-restored"] = problems;
+        }
         co_await finish_leaving(engine_, job_, files_, result_);
+    }
+
+    /// The variable stores get back what they held. The copies of that go where it was done.
+    async::Task<> go_back(LeftBranch& left) {
+        const std::vector<SnapshotFile> former = vm().preview.value().former_nvram;
+        nvram_ = NvramSwap(engine_, vm(), former);
+        co_await nvram_.lock();
+        co_await left.drop_leaves();
+        left.drop(former);
     }
 
     async::Task<> give_up_or_keep(LeftBranch& left) {
         VmRecord before = vm();
         const PreviewRecord preview = before.preview.value();
         if (!keep_branch_) {
+            left.drop(preview.former_nvram);
             std::set<Uuid> shown = shown_snapshots(engine_.catalog(), before.id);
             co_return co_await left.give_up(std::move(shown), false);
         }
@@ -90,7 +113,8 @@ class EndPreview {
             before.config_type = preview.former_config_type;
         }
         const std::string target = engine_.catalog().snapshot(preview.snapshot).name;
-        co_await left.keep(fmt::format("before preview of '{}'", target), std::move(before), false);
+        co_await left.keep(fmt::format("before preview of '{}'", target), std::move(before),
+                           preview.former_nvram, false);
     }
 
     /// One of the two states is given up: the other one has to be whole.
@@ -123,9 +147,10 @@ class EndPreview {
         vm.preview.reset();
         if (!undoes()) {
             vm.current_snapshot = preview.snapshot;
-        } else if (preview.with_config) {
-            vm.config = preview.former_config;
-            vm.config_type = preview.former_config_type;
+        } else {
+            vm.resumes_from = preview.former_resumes_from;
+            if (preview.with_config) vm.config = preview.former_config;
+            if (preview.with_config) vm.config_type = preview.former_config_type;
         }
         for (const auto& [id, leaf] : leaves()) {
             DiskRecord disk = engine_.catalog().disk(id);
@@ -141,6 +166,7 @@ class EndPreview {
     Engine& engine_;
     JobPtr job_;
     bool keep_branch_;
+    NvramSwap nvram_;
     DoomedFiles files_;
     Json result_ = Json::object();
     bool switched_ = false;  ///< only the files of what went are left

@@ -5,6 +5,7 @@
 
 #include "async/deadline.h"
 #include "base/text.h"
+#include "storage/load_memory.h"
 #include "storage/manifest.h"
 #include "storage/quiesce.h"
 #include "storage/recovery.h"
@@ -199,7 +200,18 @@ async::Task<bool> Engine::runs(Uuid id) {
     if (now.down()) co_return false;
     (void)now.session();  // throws Unreachable, and why
     now.check_manager(catalog_.vm(id));
+    co_await refuse_incoming(id);
     co_return true;
+}
+
+async::Task<> Engine::refuse_incoming(Uuid id) {
+    if (vm(id).incoming()) co_await vm(id).look_at_state();
+    if (vm(id).incoming())
+        throw Error(
+            ErrorCode::busy,
+            "{} waits for the memory that its guest goes on from: nothing can be done to its disks until "
+            "that is read",
+            catalog_.describe({ObjectKind::vm, id}));
 }
 
 async::Task<bool> Engine::ready_to_work(Uuid id) {
@@ -217,7 +229,11 @@ void Engine::vm_changed(const Uuid& id) {
     tell({ObjectKind::vm, id}, ChangeKind::changed);
     exports_.vm_changed(id);
     backups_.vm_changed(id);
-    if (!vms_.contains(id) || !vm(id).down()) return;
+    if (!vms_.contains(id)) return;
+    if (vm(id).state() == VmState::running && catalog_.has({ObjectKind::vm, id}) &&
+        catalog_.vm(id).resumes_from)
+        spawn(forget_due_memory(*this, id), "forgetting memory that a VM has not gone on from");
+    if (!vm(id).down()) return;
     // QEMU writes bitmaps and marks into an image when it closes it, or leaves them wrong when it dies.
     std::vector<Uuid> closed;
     for (const Uuid& disk : catalog_.disks_of_vm(id)) closed.push_back(catalog_.disk(disk).active);
@@ -230,8 +246,21 @@ async::Task<> Engine::vm_connected(Uuid id) {
         adoption_waits_.insert(id);
         co_return;
     }
-    const auto held = locks_.take({{ObjectKind::vm, id}}, "looking at its disks", Uuid{});
-    co_await adopt_disks(id);
+    {
+        const auto held = locks_.take({{ObjectKind::vm, id}}, "looking at its disks", Uuid{});
+        co_await adopt_disks(id);
+    }
+    co_await see_to_memory(id);
+}
+
+/// Where somebody works on one of its disks, it is tried again when nobody works on the VM any more.
+async::Task<> Engine::see_to_memory(Uuid id) {
+    try {
+        co_await storage::see_to_memory(*this, id);
+    } catch (const Error& error) {
+        log().with("VOLCHAIN_VM", id.str()).notice("its memory is not loaded yet: {}", error.what());
+        if (error.code() == ErrorCode::busy) adoption_waits_.insert(id);
+    }
 }
 
 void Engine::lock_changed(const ObjectId& object) {

@@ -96,9 +96,12 @@ class Engine final : private VmOwner {
     /// is held by the caller.
     async::Task<> attend_anew(VmRecord record);
     /// Whether the VM is to be worked on in its QEMU, by a look now; false: it is down. Throws Unreachable where
-    /// nobody can tell, Unsupported where another manager runs it that its record does not put up with.
+    /// nobody can tell, Unsupported where another manager runs it that its record does not put up with, Busy as
+    /// refuse_incoming().
     async::Task<bool> runs(Uuid vm);
-    /// The same before work on its disks is planned: what became of them behind our back is known then. Busy where
+    /// Busy where its QEMU waits for the memory that its guest is to go on from: its images are nobody's to work on yet.
+    async::Task<> refuse_incoming(Uuid vm);
+    /// The same as runs() before work on its disks is planned: what became of them behind our back is known then. Busy where
     /// somebody works on the VM.
     async::Task<bool> ready_to_work(Uuid vm);
     /// Holds the records against the disks of the running VM; the VM's lock is held by the caller.
@@ -153,6 +156,7 @@ class Engine final : private VmOwner {
     void lock_changed(const ObjectId& object);
     async::Task<> adopt_new_disks(VmRecord record);
     async::Task<> adopt_when_free(Uuid vm);
+    async::Task<> see_to_memory(Uuid vm);
     async::Task<> watch_pools();
     async::Task<> look_at_pool(Uuid pool);
     [[nodiscard]] std::vector<Uuid> doubtful_volumes(const Uuid& pool) const;

@@ -91,14 +91,6 @@ async::Task<std::shared_ptr<qmp::StorageDaemon>> start_nbd_daemon(Engine& engine
     co_return co_await start_with(engine, std::move(options), std::move(images));
 }
 
-async::Task<qmp::QemuImg> helper_qemu_img(Engine& engine, std::vector<ImageAccess> images) {
-    qmp::QemuImg qemu_img(engine.settings().qemu_img);
-    const async::Identity owner = co_await identity_for(engine, images);
-    if (::geteuid() == 0) qemu_img.identity = owner;
-    qemu_img.files = accesses(std::move(images));
-    co_return qemu_img;
-}
-
 async::Task<std::shared_ptr<qmp::StorageDaemon>> start_copying_daemon(Engine& engine,
                                                                       std::vector<ImageAccess> images,
                                                                       std::string target) {
@@ -107,6 +99,14 @@ async::Task<std::shared_ptr<qmp::StorageDaemon>> start_copying_daemon(Engine& en
     options.files.back().path = std::move(target);
     options.files.back().write = true;
     co_return co_await start_with(engine, std::move(options), std::move(images));
+}
+
+async::Task<qmp::QemuImg> helper_qemu_img(Engine& engine, std::vector<ImageAccess> images) {
+    qmp::QemuImg qemu_img(engine.settings().qemu_img);
+    const async::Identity owner = co_await identity_for(engine, images);
+    if (::geteuid() == 0) qemu_img.identity = owner;
+    qemu_img.files = accesses(std::move(images));
+    co_return qemu_img;
 }
 
 async::Task<std::string> probe_storage_daemon(Engine& engine) {

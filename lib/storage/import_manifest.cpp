@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "storage/manifest.h"
 #include "storage/schedule_settings.h"
+#include "storage/snapshot_file.h"
 #include "storage/snapshot_options.h"
 #include "storage/snapshots.h"
 #include "storage/vms.h"
@@ -27,6 +28,8 @@ struct Taken {
     std::map<std::string, PoolRecord> pools;  ///< by the path that they had
     std::vector<DiskRecord> disks;
     std::vector<std::pair<VolumeRecord, std::string>> volumes;  ///< with the path of the pool
+    /// Those of snapshots, with the path of the pool; those of the preview have the nil id.
+    std::vector<std::tuple<Uuid, SnapshotFile, std::string>> files;
     std::vector<SnapshotRecord> snapshots;
     std::vector<ScheduleRecord> schedules;
 };
@@ -67,7 +70,29 @@ void read_config(const JsonReader& place, std::string& config, std::string& type
     config = *std::move(bytes);
 }
 
-VmRecord read_vm(const JsonReader& entry) {
+void check_file_name(const JsonReader& value) {
+    const fs::path file(value.string());
+    const bool out = std::find(file.begin(), file.end(), "..") != file.end();
+    if (file.empty() || file.is_absolute() || out || value.string().find('\0') != std::string::npos)
+        value.fail("the path of a file in the pool");
+}
+
+/// Of a snapshot, or (nil) of the preview. None in manifests of earlier versions.
+void read_files(const JsonReader& place, std::string_view member, const Uuid& snapshot, Taken& taken) {
+    const auto list = place.find(member);
+    if (!list) return;
+    for (const JsonReader& entry : list->elements()) {
+        check_file_name(entry.at("file"));
+        SnapshotFile file;
+        file.kind = manifest_word<SnapshotFileKind>(entry.at("kind"));
+        file.file = entry.at("file").string();
+        file.bytes = entry.at("bytes").u64();
+        file.store = entry.string_or("store", "");
+        taken.files.emplace_back(snapshot, std::move(file), entry.at("pool").string());
+    }
+}
+
+VmRecord read_vm(const JsonReader& entry, Taken& taken) {
     VmRecord vm;
     vm.id = needed_id(entry.at("id"));
     vm.name = entry.at("name").string();
@@ -84,15 +109,11 @@ VmRecord read_vm(const JsonReader& entry) {
         vm.preview->snapshot = optional_id(*shown, "snapshot");
         vm.preview->with_config = shown->boolean_or("with-config", false);
         read_config(*shown, vm.preview->former_config, vm.preview->former_config_type);
+        vm.preview->former_resumes_from = optional_id(*shown, "former-resumes-from");
+        read_files(*shown, "former-nvram", Uuid{}, taken);
     }
+    vm.resumes_from = optional_id(entry, "resumes-from");
     return vm;
-}
-
-void check_file_name(const JsonReader& value) {
-    const fs::path file(value.string());
-    const bool out = std::find(file.begin(), file.end(), "..") != file.end();
-    if (file.empty() || file.is_absolute() || out || value.string().find('\0') != std::string::npos)
-        value.fail("the path of a file in the pool");
 }
 
 void read_disk(const JsonReader& entry, Taken& taken) {
@@ -149,7 +170,9 @@ void read_snapshot_entry(const JsonReader& entry, Taken& taken) {
         snapshot.disks.push_back({needed_id(part.at("disk")), needed_id(part.at("volume"))});
     for (const JsonReader& part : entry.at("excluded").elements())
         snapshot.excluded.push_back({optional_id(part, "disk"), part.at("why").string()});
-    if (snapshot.status != SnapshotStatus::creating) taken.snapshots.push_back(std::move(snapshot));
+    if (snapshot.status == SnapshotStatus::creating) return;
+    read_files(entry, "files", snapshot.id, taken);
+    taken.snapshots.push_back(std::move(snapshot));
 }
 
 void read_schedule_entry(const JsonReader& entry, Taken& taken) {
@@ -178,6 +201,7 @@ void drop_loose_ends(Taken& taken) {
         if (!there(snapshot.parent)) snapshot.parent = Uuid{};
     if (!there(taken.vm.current_snapshot)) taken.vm.current_snapshot = Uuid{};
     if (taken.vm.preview && !there(taken.vm.preview->snapshot)) taken.vm.preview->snapshot = Uuid{};
+    if (!there(taken.vm.resumes_from)) taken.vm.resumes_from = Uuid{};
 }
 
 Taken read_manifest(const std::string& path) {
@@ -193,7 +217,7 @@ Taken read_manifest(const std::string& path) {
                     quote(path), manifest.at("volchain-manifest").u64(), manifest_version);
     Taken taken;
     taken.written_in = manifest.string_or("written-in", "");
-    taken.vm = read_vm(manifest.at("vm"));
+    taken.vm = read_vm(manifest.at("vm"), taken);
     if (const auto pools = manifest.find("pools"))
         for (const JsonReader& pool : pools->elements())
             taken.pools.emplace(pool.at("path").string(),
@@ -204,6 +228,7 @@ Taken read_manifest(const std::string& path) {
     if (const auto schedules = manifest.find("schedules"))
         for (const JsonReader& schedule : schedules->elements()) read_schedule_entry(schedule, taken);
     for (const auto& [volume, pool] : taken.volumes) taken.pools.try_emplace(pool);
+    for (const auto& [snapshot, file, pool] : taken.files) taken.pools.try_emplace(pool);
     drop_loose_ends(taken);
     return taken;
 }
@@ -271,6 +296,22 @@ void check_unknown(const Catalog& catalog, ObjectKind kind, const T& records) {
                         catalog.describe({kind, record.id}));
 }
 
+/// A file of a snapshot goes with it: it must not be something else.
+void check_files_unknown(const Catalog& catalog, const Taken& taken) {
+    std::set<std::string> volumes;
+    for (const auto& [volume, pool] : taken.volumes)
+        volumes.insert((fs::path(taken.pools.at(pool).path) / volume.file).string());
+    for (const auto& [snapshot, file, pool] : taken.files) {
+        const std::string path = (fs::path(taken.pools.at(pool).path) / file.file).string();
+        if (volumes.contains(path) || catalog.find_volume(path) != nullptr ||
+            snapshot_with_file(catalog, path))
+            throw Error(
+                ErrorCode::already_exists,
+                "{} is named as a file of a snapshot, and is a volume, or belongs to another snapshot",
+                quote(path));
+    }
+}
+
 void check_new(const Catalog& catalog, const Taken& taken) {
     check_name("VM", taken.vm.name);
     if (catalog.has({ObjectKind::vm, taken.vm.id}))
@@ -287,6 +328,7 @@ void check_new(const Catalog& catalog, const Taken& taken) {
             throw Error(ErrorCode::already_exists,
                         "{} is a volume already; its disk has to be forgotten before", quote(path));
     }
+    check_files_unknown(catalog, taken);
 }
 
 /// Names are for people: where one is taken by now, another one is made of it.
@@ -326,7 +368,18 @@ std::vector<Uuid> settle_pools(const Catalog& catalog, Taken& taken, Changes& ch
     return made;
 }
 
+/// To the snapshots, and the preview, that they are of.
+void give_files(Taken& taken) {
+    for (auto& [snapshot, file, pool] : taken.files) {
+        file.pool = taken.pools.at(pool).id;
+        if (snapshot.nil() && taken.vm.preview) taken.vm.preview->former_nvram.push_back(file);
+        for (SnapshotRecord& record : taken.snapshots)
+            if (record.id == snapshot) record.files.push_back(file);
+    }
+}
+
 void put_records(Taken& taken, Changes& changes) {
+    give_files(taken);
     changes.put(taken.vm);
     for (DiskRecord& disk : taken.disks) changes.put(disk);
     for (auto& [volume, pool] : taken.volumes) {

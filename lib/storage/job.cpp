@@ -144,6 +144,11 @@ void Job::no_return() {
     on_change_();
 }
 
+void Job::may_be_cancelled() {
+    cancellable_ = true;
+    on_change_();
+}
+
 void Job::progress(std::uint64_t done, std::uint64_t total) {
     if (record_.done_bytes == done && record_.total_bytes == total) return;
     record_.done_bytes = done;

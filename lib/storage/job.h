@@ -77,6 +77,8 @@ class Job {
     void set_plan(Json plan) { record_.plan = std::move(plan); }
     /// From here on the operation can only be finished.
     void no_return();
+    /// From here to the next no_return() a cancel is heeded again: the operation is finished without what it leaves out then.
+    void may_be_cancelled();
     void throw_if_cancelled() const;
     /// Waits for `operation`, which may be abandoned at any point, or throws Cancelled as soon as the user
     /// asks.

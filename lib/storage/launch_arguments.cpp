@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "qmp/node.h"
+#include "storage/resume_state.h"
 
 namespace volchain::storage {
 namespace {
@@ -103,13 +104,27 @@ std::vector<Uuid> disks_in_order(const Catalog& catalog, const Uuid& vm) {
     return disks;
 }
 
+async::Task<bool> goes_on_from_memory(Engine& engine, Uuid vm, std::optional<bool> memory) {
+    const bool due = due_memory(engine.catalog(), vm) != nullptr;
+    if (!memory.value_or(due)) co_return false;
+    const std::string why = co_await why_memory_is_void(engine, vm);
+    if (why.empty()) co_return true;
+    const std::string what = engine.catalog().describe({ObjectKind::vm, vm});
+    if (memory)
+        throw Error(ErrorCode::invalid_argument, "option 'memory': {} cannot go on from memory: {}", what,
+                    why);
+    log().with("VOLCHAIN_VM", vm.str()).notice("{} boots, without the memory that was due: {}", what, why);
+    co_return false;
+}
+
 }  // namespace
 
 std::string root_node_name(const Uuid& disk) {
     return "vcd-" + short_hex(disk);
 }
 
-async::Task<std::vector<std::string>> launch_arguments(Engine& engine, Uuid vm, std::string device) {
+async::Task<std::vector<std::string>> launch_arguments(Engine& engine, Uuid vm, std::string device,
+                                                       std::optional<bool> memory) {
     const Catalog& catalog = engine.catalog();
     (void)catalog.vm(vm);
     check_model(device);
@@ -125,6 +140,8 @@ async::Task<std::vector<std::string>> launch_arguments(Engine& engine, Uuid vm, 
         add_disk(engine, catalog.disk(disk), arguments);
         if (!device.empty()) add_device(catalog.disk(disk), device, arguments);
     }
+    const bool resumes = co_await goes_on_from_memory(engine, vm, memory);
+    if (resumes) arguments.insert(arguments.end(), {"-incoming", "defer"});
     co_return arguments;
 }
 

@@ -4,6 +4,7 @@
 // adds it to his own arguments; nothing is changed here.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,10 @@ namespace volchain::storage {
 /// For each disk of the VM, in the order of their targets and names: "-blockdev" and a JSON object for each layer of
 /// its chain, from the bottom up, with its format and its backing node, so that QEMU believes no header. Where `device`
 /// (the name of a QEMU device model) is not empty: also "-device" and that with its node, id and serial (the target).
+/// Where the VM goes on from the memory of a snapshot (resume_state.h), "-incoming defer" comes last; `memory`: false leaves
+/// it out, true throws InvalidArgument where it cannot be.
 /// BrokenChain where a chain is not whole, InvalidArgument where `device` is not the name of a model.
-async::Task<std::vector<std::string>> launch_arguments(Engine& engine, Uuid vm, std::string device);
+async::Task<std::vector<std::string>> launch_arguments(Engine& engine, Uuid vm, std::string device,
+                                                       std::optional<bool> memory);
 
 }  // namespace volchain::storage

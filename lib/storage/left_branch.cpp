@@ -137,10 +137,12 @@ async::Task<> LeftBranch::give_up(std::set<Uuid> shown, bool has_leaves_locked) 
     co_await lock_doomed(has_leaves_locked);
 }
 
-async::Task<> LeftBranch::keep(std::string name, VmRecord before, bool has_leaves_locked) {
+async::Task<> LeftBranch::keep(std::string name, VmRecord before, std::vector<SnapshotFile> nvram,
+                               bool has_leaves_locked) {
     co_await look_again();
     const bool state_of_its_own = co_await unnamed_state();
     if (!state_of_its_own) {
+        drop(std::move(nvram));
         volumes_ = abandoned_volumes(engine_.catalog(), leaves_, snapshots_);
         co_return co_await lock_doomed(has_leaves_locked);
     }
@@ -158,6 +160,7 @@ async::Task<> LeftBranch::keep(std::string name, VmRecord before, bool has_leave
     made.status = SnapshotStatus::ok;
     made.config = std::move(before.config);
     made.config_type = std::move(before.config_type);
+    made.files = std::move(nvram);
     for (const auto& [disk, leaf] : leaves_) {
         made.disks.push_back({disk, leaf});
         // From now on nobody may write to it: nobody does.
@@ -264,6 +267,12 @@ DoomedFiles LeftBranch::files() const {
         const VolumeRecord& volume = engine_.catalog().volume(id);
         files.add(engine_.catalog().pool(volume.pool).path, volume.file);
     }
+    std::vector<SnapshotFile> others = dropped_;
+    for (const Uuid& snapshot : snapshots_) {
+        const std::vector<SnapshotFile>& kept = engine_.catalog().snapshot(snapshot).files;
+        others.insert(others.end(), kept.begin(), kept.end());
+    }
+    for (const SnapshotFile& file : others) files.add(engine_.catalog().pool(file.pool).path, file.file);
     return files;
 }
 

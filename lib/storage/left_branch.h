@@ -41,10 +41,14 @@ class LeftBranch {
     /// Gives the branch up; `shown`: the snapshots that the VM's disks stand on from now on.
     async::Task<> give_up(std::set<Uuid> shown, bool has_leaves_locked);
     /// Keeps the branch. Where a leaf holds something that no snapshot has, the leaves become a snapshot, called
-    /// `name` and with the configuration of `before`; else only the leaves go, which are empty.
-    async::Task<> keep(std::string name, VmRecord before, bool has_leaves_locked);
+    /// `name` and with the configuration of `before` and these copies of its variable stores; else only the leaves go, which
+    /// are empty, and the copies.
+    async::Task<> keep(std::string name, VmRecord before, std::vector<SnapshotFile> nvram,
+                       bool has_leaves_locked);
     /// Only the leaves go, and what nobody needs without them: InUse where somebody stands on one.
     async::Task<> drop_leaves();
+    /// Files that are no volumes, and are of no use to anybody, go as well.
+    void drop(std::vector<SnapshotFile> files) { dropped_ = std::move(files); }
 
     /// What goes and what comes, but for the records of the VM and its disks.
     void put(Changes& changes) const;
@@ -66,6 +70,7 @@ class LeftBranch {
     Leaves leaves_;
     std::set<Uuid> snapshots_;   ///< that go
     std::vector<Uuid> volumes_;  ///< that go
+    std::vector<SnapshotFile> dropped_;
     std::optional<SnapshotRecord> made_;
     std::vector<qmp::ImageLock> locks_;
 };

@@ -42,6 +42,19 @@ Json volumes_of(const Catalog& catalog, const Uuid& disk) {
     return all;
 }
 
+Json files_of(const Catalog& catalog, const std::vector<SnapshotFile>& files) {
+    Json all = Json::array();
+    for (const SnapshotFile& file : files) {
+        Json entry{{"kind", word(file.kind)},
+                   {"pool", catalog.pool(file.pool).path},
+                   {"file", file.file},
+                   {"bytes", file.bytes}};
+        if (!file.store.empty()) entry["store"] = file.store;
+        all.push_back(std::move(entry));
+    }
+    return all;
+}
+
 Json disks_of(const Catalog& catalog, const Uuid& vm) {
     Json all = Json::array();
     for (const Uuid& id : catalog.disks_of_vm(vm)) {
@@ -79,7 +92,8 @@ Json snapshots_of(const Catalog& catalog, const Uuid& vm) {
                    {"origin", snapshot.origin},
                    {"schedule", reference(snapshot.schedule)},
                    {"disks", std::move(disks)},
-                   {"excluded", std::move(excluded)}};
+                   {"excluded", std::move(excluded)},
+                   {"files", files_of(catalog, snapshot.files)}};
         put_config(entry, snapshot.config, snapshot.config_type);
         all.push_back(std::move(entry));
     }
@@ -116,11 +130,14 @@ Json manifest(const Catalog& catalog, const Uuid& vm) {
                {"current-snapshot", reference(record.current_snapshot)},
                {"adopt", record.adopt},
                {"foreign-manager", record.foreign_manager},
-               {"profiles", record.profiles}};
+               {"profiles", record.profiles},
+               {"resumes-from", reference(record.resumes_from)}};
     put_config(entry, record.config, record.config_type);
     if (record.preview) {
         Json preview{{"snapshot", reference(record.preview->snapshot)},
                      {"with-config", record.preview->with_config}};
+        preview["former-resumes-from"] = reference(record.preview->former_resumes_from);
+        preview["former-nvram"] = files_of(catalog, record.preview->former_nvram);
         put_config(preview, record.preview->former_config, record.preview->former_config_type);
         entry["preview"] = std::move(preview);
     }
@@ -134,6 +151,9 @@ std::vector<std::string> manifest_pools(const Catalog& catalog, const Uuid& vm) 
     for (const Uuid& disk : catalog.disks_of_vm(vm))
         for (const Uuid& volume : catalog.volumes_of_disk(disk))
             paths.push_back(catalog.pool(catalog.volume(volume).pool).path);
+    for (const Uuid& snapshot : catalog.snapshots_of_vm(vm))
+        for (const SnapshotFile& file : catalog.snapshot(snapshot).files)
+            paths.push_back(catalog.pool(file.pool).path);
     std::sort(paths.begin(), paths.end());
     paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
     return paths;

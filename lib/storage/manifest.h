@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Manifest: what is recorded of a VM, as a JSON document in `.volchain/<id>.json` of every pool that holds
-// its disks, so that this host after losing its state, or another one, can take the VM over. It is a copy:
+// its disks or files of its snapshots, so that this host after losing its state, or another one, can take the VM over. It is a copy:
 // the database is what counts here, and chains are read from the headers in any case.
 #pragma once
 

@@ -3,9 +3,9 @@
 // What becomes of dirty bitmaps when layers are merged. Persistent bitmaps of one name in adjacent layers are one
 // recording, which went on from layer to layer; the layer that survives must hold the union, or a backup would miss what
 // changed. Where the union cannot be made, because a layer has lost its part, or has none though one below it has, or the disk
-// had another size then, the bitmap goes, from the survivor and from the top of the chain: then a backup is full, and says why. Layers above that have it
-// would now look like its beginning, on this branch or, when a snapshot is previewed, on another: they find one below that
-// does not record, which says that the recording is not whole.
+// had another size then, the bitmap goes, from the survivor and from the top of the chain: then a backup is full, and says why.
+// Layers above that have it would now look like its beginning, on this branch or, when a snapshot is previewed, on another: they
+// find one below that does not record, which says that the recording is not whole.
 //
 // Values only; Merge (merge.h) carries the actions out at the moment when the survivor can be written to, everything was
 // copied and the others are still there. What is written from then on, the survivor's bitmaps record themselves.

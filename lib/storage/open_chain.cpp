@@ -51,6 +51,7 @@ async::Task<ChainFiles> settle_chain(Engine& engine, Uuid volume) {
         co_await engine.vm(vm).look_now(async::after(engine.settings().greeting_timeout * 2));
         if (!engine.vm(vm).live() && !engine.vm(vm).down())
             (void)engine.vm(vm).session();  // throws Unreachable, and why
+        co_await engine.refuse_incoming(vm);
         const auto place = Workplace::in_vm(engine, volume);
         if (place) co_await place->flush(volume);
         flushed = place != nullptr;

@@ -91,6 +91,15 @@ void check_unused(const Catalog& catalog, const Uuid& pool, const DiskRecord& di
             if (part.disk == disk.id) refuse({ObjectKind::snapshot, id});
 }
 
+void check_no_snapshot_file(const Catalog& catalog, const Uuid& pool) {
+    for (const auto& [id, snapshot] : catalog.snapshots())
+        for (const SnapshotFile& file : snapshot.files)
+            if (file.pool == pool)
+                throw Error(ErrorCode::in_use, "{} is used by {}: it has the file {} of it",
+                            catalog.describe({ObjectKind::pool, pool}),
+                            catalog.describe({ObjectKind::snapshot, id}), quote(file.file));
+}
+
 }  // namespace
 
 async::Task<Uuid> create_pool(Engine& engine, std::string name, std::string path, bool create) {
@@ -126,6 +135,7 @@ async::Task<> remove_pool(Engine& engine, Uuid pool) {
             throw Error(ErrorCode::in_use, "{} is used by {}; finish or abort that",
                         catalog.describe({ObjectKind::pool, pool}),
                         catalog.describe({ObjectKind::backup, id}));
+    check_no_snapshot_file(catalog, pool);
     std::vector<ObjectId> locks{{ObjectKind::pool, pool}};
     Changes changes;
     std::set<Uuid> disks;

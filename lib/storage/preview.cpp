@@ -5,8 +5,10 @@
 
 #include "base/text.h"
 #include "storage/left_branch.h"
+#include "storage/nvram_swap.h"
 #include "storage/overlays.h"
 #include "storage/preview_state.h"
+#include "storage/resume_state.h"
 #include "storage/vms.h"
 
 namespace volchain::storage {
@@ -14,8 +16,7 @@ namespace {
 
 constexpr std::string_view revert_kind = "revert";
 
-// --- what is asked for
-// ------------------------------------------------------------------------------------------------
+// --- what is asked for -----------------------------------------------------------------------------------
 
 const SnapshotDisk* part_of(const SnapshotRecord& snapshot, const Uuid& disk) {
     const auto found = std::find_if(snapshot.disks.begin(), snapshot.disks.end(),
@@ -82,9 +83,28 @@ void check_preview_request(const Catalog& catalog, const PreviewRequest& request
     for (const auto& [disk, snapshot] : request.disks) check_choice(catalog, request, disk, snapshot);
     if (request.config_from.nil()) return;
     const SnapshotRecord& config = snapshot_of_vm(catalog, request.config_from, request.vm);
-    if (config.config.empty())
+    check_whole(catalog, config);
+    if (config.config.empty() && config.files.empty())
         throw Error(ErrorCode::invalid_argument, "{} has no configuration",
                     catalog.describe({ObjectKind::snapshot, config.id}));
+}
+
+/// Nil: the VM boots. Throws where it was asked for and cannot be; else `why` says why it does not come along.
+Uuid memory_source(const Catalog& catalog, const PreviewRequest& request, std::string& why) {
+    const bool wanted = request.memory.value_or(false);
+    if (request.config_from.nil() && wanted)
+        throw Error(
+            ErrorCode::invalid_argument,
+            "option 'memory': memory comes with the configuration of its snapshot, and none comes along");
+    if (request.config_from.nil() || !request.memory.value_or(true)) return {};
+    const SnapshotRecord& snapshot = catalog.snapshot(request.config_from);
+    const bool has_memory = memory_of(snapshot) != nullptr;
+    if (!has_memory && !wanted) return {};
+    why = has_memory ? memory_misfit(catalog, snapshot, request.disks) : "the snapshot has none";
+    if (why.empty()) return snapshot.id;
+    if (!wanted) return {};
+    throw Error(ErrorCode::invalid_argument, "option 'memory': that of {} cannot be gone on from: {}",
+                catalog.describe({ObjectKind::snapshot, snapshot.id}), why);
 }
 
 bool descends_from(const Catalog& catalog, Uuid snapshot, const Uuid& ancestor) {
@@ -104,8 +124,7 @@ Overlays planned_overlays(Engine& engine, const PreviewRequest& request) {
     return overlays;
 }
 
-// --- the operation
-// ---------------------------------------------------------------------------------------------------
+// --- the operation ---------------------------------------------------------------------------------------
 
 /// What the operation has to know besides its overlays.
 struct PreviewPlan {
@@ -113,6 +132,8 @@ struct PreviewPlan {
 
     Uuid snapshot;     ///< the leading one
     Uuid config_from;  ///< or nil
+    Uuid memory_from;  ///< or nil
+    std::string why_no_memory;
     bool keep_branch = false;
     std::set<Uuid> shown;
     Json left_out = Json::array();
@@ -121,14 +142,18 @@ struct PreviewPlan {
 class Preview {
   public:
     Preview(Engine& engine, JobPtr job, Overlays overlays, PreviewPlan plan)
-        : engine_(engine), job_(std::move(job)), overlays_(std::move(overlays)), plan_(std::move(plan)) {}
+        : engine_(engine),
+          job_(std::move(job)),
+          overlays_(std::move(overlays)),
+          plan_(std::move(plan)),
+          nvram_(engine) {}
 
     async::Task<> run() {
         std::exception_ptr failure;
         co_await async::keep_failure(forward(), failure);
         if (!failure || finished(job_->record().state)) co_return;
         if (switched_)
-            co_await finish_leaving(engine_, job_, files_, result_);
+            co_await finish();
         else
             co_await undo(to_error(failure));
     }
@@ -137,12 +162,12 @@ class Preview {
     async::Task<> recover() {
         const std::string step = job_->record().step;
         opened_ = step != "record" && step != "lock" && step != "files";
+        const JsonReader plan(job_->record().plan, "plan of job " + job_->id().str(), ErrorCode::internal);
+        if (const auto nvram = plan.find("nvram")) nvram_ = NvramSwap::from_plan(engine_, *nvram);
         if (engine_.catalog().has({ObjectKind::volume, overlays_.all().front().volume})) {
-            const JsonReader plan(job_->record().plan, "plan of job " + job_->id().str(),
-                                  ErrorCode::internal);
-            DoomedFiles files = DoomedFiles::from_plan(plan.at("doomed"));
-            Json result = plan.at("result").json();
-            co_return co_await finish_leaving(engine_, job_, std::move(files), std::move(result));
+            files_ = DoomedFiles::from_plan(plan.at("doomed"));
+            result_ = plan.at("result").json();
+            co_return co_await finish();
         }
         (void)co_await overlays_.settle();  // before the switch; this waits until the files' pools are there
         co_await undo(Error(ErrorCode::interrupted, "the daemon ended at step {}", step));
@@ -156,12 +181,16 @@ class Preview {
         co_await job_->step("lock");
         co_await overlays_.lock_images();
         co_await check_chains();
+        co_await plan_nvram();
         co_await job_->step("files");
         co_await overlays_.create_files();
+        co_await nvram_.keep_former();
+        note_in_plan("nvram", nvram_.plan());
         co_await job_->step("bitmaps");
         opened_ = true;
         co_await overlays_.carry_bitmaps();
         if (!plan_.left_out.empty()) result_["left-out"] = plan_.left_out;
+        if (!plan_.why_no_memory.empty()) result_["memory"] = plan_.why_no_memory;
         if (reverts())
             co_await switch_for_good();
         else
@@ -185,14 +214,41 @@ class Preview {
         }
     }
 
+    void note_in_plan(const char* name, Json value) {
+        Json plan = job_->record().plan;
+        plan[name] = std::move(value);
+        job_->set_plan(std::move(plan));
+    }
+
+    /// What comes after the switch, for a crash.
+    void note_rest() {
+        note_in_plan("doomed", files_.plan());
+        note_in_plan("result", result_);
+    }
+
+    /// The stores come back with the configuration. What they hold now is kept where somebody may want it again.
+    async::Task<> plan_nvram() {
+        if (plan_.config_from.nil()) co_return;
+        const Catalog& catalog = engine_.catalog();
+        nvram_ = NvramSwap(engine_, vm(), catalog.snapshot(plan_.config_from).files);
+        if (nvram_.empty()) co_return;
+        co_await nvram_.lock();
+        if (!reverts() || plan_.keep_branch)
+            nvram_.plan_former(vm(), catalog.disk(overlays_.all().front().disk).active);
+        note_in_plan("nvram", nvram_.plan());
+    }
+
     async::Task<> switch_over() {
+        note_rest();
         co_await job_->step("switch");
         job_->no_return();
         VmRecord vm = this->vm();
         PreviewRecord& preview = vm.preview.emplace();
         preview.snapshot = plan_.snapshot;
-        if (plan_.config_from) {
-            preview.with_config = true;
+        preview.former_resumes_from = std::exchange(vm.resumes_from, plan_.memory_from);
+        preview.former_nvram = nvram_.former();
+        preview.with_config = brings_config();
+        if (preview.with_config) {
             preview.former_config = vm.config;
             preview.former_config_type = vm.config_type;
             take_config(vm);
@@ -207,8 +263,26 @@ class Preview {
         changes.put(ManifestStale{vm.id, true});
         changes.put(std::move(vm));
         overlays_.make_known();
-        co_await job_->succeed(std::move(changes), result_);
+        if (nvram_.empty()) {
+            co_await job_->succeed(std::move(changes), result_);
+            engine_.write_manifests();
+            co_return;
+        }
+        co_await engine_.catalog().commit(std::move(changes), Durability::power);
+        switched_ = true;
+        co_await finish();
+    }
+
+    /// What is left after the switch.
+    async::Task<> finish() {
+        if (!nvram_.empty()) {
+            co_await job_->undo_step("nvram");
+            const std::vector<std::string> problems = co_await nvram_.replace();
+            if (!problems.empty()) result_["not-restored"] = problems;
+        }
+        if (reverts()) co_return co_await finish_leaving(engine_, job_, files_, result_);
         engine_.write_manifests();
+        co_await job_->succeed(Changes{}, result_);
     }
 
     /// Preview and commit in one.
@@ -220,20 +294,18 @@ class Preview {
         LeftBranch left(engine_, vm.id, std::move(leaves));
         if (plan_.keep_branch) {
             const std::string target = engine_.catalog().snapshot(plan_.snapshot).name;
-            co_await left.keep(fmt::format("before revert to '{}'", target), vm, true);
+            co_await left.keep(fmt::format("before revert to '{}'", target), vm, nvram_.former(), true);
         } else {
             co_await left.give_up(plan_.shown, true);
         }
         files_ = left.files();
         result_.update(left.result());
-        Json plan = job_->record().plan;
-        plan["doomed"] = files_.plan();
-        plan["result"] = result_;
-        job_->set_plan(std::move(plan));
+        note_rest();
         co_await job_->step("switch");
         job_->no_return();
         vm.current_snapshot = plan_.snapshot;
-        if (plan_.config_from) take_config(vm);
+        vm.resumes_from = plan_.memory_from;
+        if (brings_config()) take_config(vm);
         Changes changes = overlays_.changes();
         left.put(changes);
         changes.put(ManifestStale{vm.id, true});
@@ -243,7 +315,11 @@ class Preview {
         switched_ = true;
         left.unlock();
         overlays_.unlock_images();
-        co_await finish_leaving(engine_, job_, files_, result_);
+        co_await finish();
+    }
+
+    [[nodiscard]] bool brings_config() const {
+        return plan_.config_from && !engine_.catalog().snapshot(plan_.config_from).config.empty();
     }
 
     void take_config(VmRecord& vm) const {
@@ -256,6 +332,7 @@ class Preview {
         std::exception_ptr failure;
         co_await async::keep_failure(job_->undo_step("undo"), failure);
         if (!failure) co_await async::keep_failure(overlays_.undo(opened_), failure);
+        if (!failure) co_await async::keep_failure(nvram_.remove_former(), failure);
         if (failure)
             reason = Error(reason.code(), "{}; not all of it could be undone: {}", reason.what(),
                            to_error(failure).what());
@@ -268,10 +345,11 @@ class Preview {
     JobPtr job_;
     Overlays overlays_;
     PreviewPlan plan_;
+    NvramSwap nvram_;
     DoomedFiles files_;
     Json result_ = Json::object();
     bool opened_ = false;    ///< a storage daemon may have had the new files
-    bool switched_ = false;  ///< of a revert: only the files of what went are left
+    bool switched_ = false;  ///< only variable stores, and the files of what went, are left
 };
 
 async::Task<> run_preview(Engine& engine, JobPtr job, Overlays overlays, PreviewPlan plan) {
@@ -294,6 +372,7 @@ async::Task<Uuid> start_preview(Engine& engine, std::string kind, PreviewRequest
     PreviewPlan plan;
     plan.snapshot = leading_snapshot(catalog, request.disks, request.config_from);
     plan.config_from = request.config_from;
+    plan.memory_from = memory_source(catalog, request, plan.why_no_memory);
     plan.keep_branch = keep_branch;
     plan.shown.insert(plan.snapshot);
     for (const auto& [disk, snapshot] : request.disks) plan.shown.insert(snapshot);
@@ -343,7 +422,7 @@ PreviewRequest PreviewRequest::of_snapshot(const Catalog& catalog, const Uuid& i
         throw Error(ErrorCode::unsupported, "{} has no disk that is still one of {}",
                     catalog.describe({ObjectKind::snapshot, id}),
                     catalog.describe({ObjectKind::vm, snapshot.vm}));
-    if (with_config && !snapshot.config.empty()) request.config_from = id;
+    if (with_config && (!snapshot.config.empty() || !snapshot.files.empty())) request.config_from = id;
     return request;
 }
 

@@ -4,8 +4,8 @@
 // snapshot's volume; what was active is kept as the disk's former volume, until the preview is committed or undone
 // (end_preview.h). Disks that are not chosen stay as they are. Revert: a preview and its commit in one.
 //
-// Steps: record, lock, files, bitmaps, switch; of a revert also unlink. The switch is one commit of the records: up to
-// it the operation is undone, after it, it is finished.
+// Steps: record, lock, files, bitmaps, switch; where variable stores come back, nvram; of a revert also unlink. The switch is
+// one commit of the records: up to it the operation is undone, after it, it is finished.
 #pragma once
 
 #include <map>
@@ -23,14 +23,18 @@ struct PreviewRequest {
 
     Uuid vm;
     std::map<Uuid, Uuid> disks;  ///< disk -> snapshot
-    Uuid config_from;            ///< the snapshot whose configuration the VM gets; nil: it keeps its own
+    /// The snapshot whose configuration the VM gets, and with it variable stores and memory; nil: it keeps its own.
+    Uuid config_from;
+    /// Whether it goes on from that snapshot's memory at its next start; none: where that can be.
+    std::optional<bool> memory;
     std::vector<Uuid> left_out;  ///< disks that the result tells of
     std::uint32_t owner_uid = 0;
 };
 
-/// The job's id. Its result: "left-out".
+/// The job's id. Its result: "left-out"; "memory": why the snapshot's does not come along; "not-restored": what was said of
+/// variable stores that could not be replaced.
 async::Task<Uuid> preview(Engine& engine, PreviewRequest request);
-/// The same; `keep_branch` as in end_preview.h. Its result: "left-out", and what commit_preview() tells.
+/// The same; `keep_branch` as in end_preview.h. Its result: that, and what commit_preview() tells.
 async::Task<Uuid> revert(Engine& engine, PreviewRequest request, bool keep_branch);
 
 /// Of both. Their locks: locks_of_preview() in preview_state.h.

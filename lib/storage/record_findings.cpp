@@ -253,6 +253,7 @@ class RecordFinder {
                 fmt::format("{} is recorded as just being {}, but no job does that: it can only be deleted",
                             what, snapshot.status == SnapshotStatus::deleting ? "deleted" : "created"))
                 .mended_by(Remedy::fail_snapshot, snapshot.id.str());
+        for (const SnapshotFile& file : snapshot.files) missing_file(what, file);
         if (!catalog_.has({ObjectKind::volume, part.volume})) {
             add(FindingKind::snapshot, Severity::error,
                 fmt::format(
@@ -268,6 +269,18 @@ class RecordFinder {
                     "snapshot; cover it with a new one ('volchainctl disk overlay')",
                     what, name(part.volume), disk_name()))
                 .of(catalog_, part.volume);
+    }
+
+    void missing_file(const std::string& what, const SnapshotFile& file) {
+        const std::string path = catalog_.pool(file.pool).path + "/" + file.file;
+        if (!view_.missing_files.contains(path)) return;
+        const bool memory = file.kind == SnapshotFileKind::memory;
+        add(FindingKind::missing, Severity::error,
+            fmt::format("{} of {} is not there: its disks are whole, and it can be shown without; bring the "
+                        "file back "
+                        "from a backup",
+                        memory ? "the memory" : "the copy of variable store " + quote(file.store), what))
+            .at(path);
     }
 
     const Catalog& catalog_;

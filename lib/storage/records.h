@@ -103,6 +103,33 @@ struct VolumeRecord {
     VolumeMark mark = VolumeMark::none;
 };
 
+/// What a snapshot keeps beside its volumes, in a file of a pool.
+enum class SnapshotFileKind {
+    memory,  ///< RAM and the state of devices, as QEMU writes them
+    nvram,   ///< a copy of a variable store of the firmware
+};
+constexpr auto enum_names(SnapshotFileKind) {
+    return std::to_array<EnumName<SnapshotFileKind>>(
+        {{SnapshotFileKind::memory, "memory"}, {SnapshotFileKind::nvram, "nvram"}});
+}
+
+struct SnapshotFile {
+    SnapshotFileKind kind{};
+    Uuid pool;
+    std::string file;  ///< path relative to the pool
+    std::uint64_t bytes = 0;
+    std::string store{};  ///< of a copy: the path of what it is a copy of
+    friend bool operator==(const SnapshotFile&, const SnapshotFile&) = default;
+};
+
+/// A variable store of a VM's firmware (UEFI), which its QEMU writes to: a small raw file that is no disk.
+struct NvramStore {
+    std::string path;  ///< absolute, without symbolic links
+    std::uint32_t uid =
+        0;  ///< its owner when it was named: nobody else's file is read or written in its place
+    friend bool operator==(const NvramStore&, const NvramStore&) = default;
+};
+
 /// What a VM shows while it is neither committed nor undone; its disks know their former volumes themselves.
 struct PreviewRecord {
     Uuid snapshot;  ///< whose child the next snapshot will be once the preview is committed
@@ -110,6 +137,9 @@ struct PreviewRecord {
     bool with_config = false;
     std::string former_config;
     std::string former_config_type;
+    Uuid former_resumes_from{};
+    std::vector<SnapshotFile>
+        former_nvram{};  ///< what the stores held before, where the preview changed them
     friend bool operator==(const PreviewRecord&, const PreviewRecord&) = default;
 };
 
@@ -125,6 +155,9 @@ struct VmRecord {
     bool foreign_manager = false;  ///< registered although another manager (libvirt) runs it
     std::optional<PreviewRecord> preview{};
     Json profiles = Json::object();  ///< snapshot options (snapshot_options.h) by name
+    std::vector<NvramStore> nvram{};
+    /// The snapshot whose memory it goes on from at its next start (resume_state.h); nil: it boots. It may be gone.
+    Uuid resumes_from{};
 };
 
 enum class VmState { running, paused, shutoff, crashed, unreachable };
@@ -138,13 +171,15 @@ constexpr auto enum_names(VmState) {
 
 /// What a snapshot's content is worth, best first.
 enum class Consistency {
+    memory,       ///< RAM and devices of the same instant are there, too: the guest goes on from it
     application,  ///< frozen, and the agent had the applications flush (Windows VSS)
     filesystem,   ///< file systems frozen: clean, nothing to replay
     crash,        ///< as after a power cut
     offline,      ///< the VM was down
 };
 constexpr auto enum_names(Consistency) {
-    return std::to_array<EnumName<Consistency>>({{Consistency::application, "application"},
+    return std::to_array<EnumName<Consistency>>({{Consistency::memory, "memory"},
+                                                 {Consistency::application, "application"},
                                                  {Consistency::filesystem, "filesystem"},
                                                  {Consistency::crash, "crash"},
                                                  {Consistency::offline, "offline"}});
@@ -193,7 +228,15 @@ struct SnapshotRecord {
     std::string config;  ///< the VM's at that time
     std::string config_type;
     Uuid schedule{};  ///< which made it, and may remove it; it may be gone
+    std::vector<SnapshotFile> files{};
 };
+
+/// The file with its memory; null: it has none.
+[[nodiscard]] inline const SnapshotFile* memory_of(const SnapshotRecord& snapshot) noexcept {
+    for (const SnapshotFile& file : snapshot.files)
+        if (file.kind == SnapshotFileKind::memory) return &file;
+    return nullptr;
+}
 
 /// How a volume is shown to a backup appliance.
 enum class ExportKind {

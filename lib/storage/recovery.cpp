@@ -15,6 +15,7 @@
 #include "storage/end_preview.h"
 #include "storage/export_volume.h"
 #include "storage/import_copy.h"
+#include "storage/load_memory.h"
 #include "storage/move_disk.h"
 #include "storage/preview.h"
 #include "storage/preview_state.h"
@@ -57,6 +58,7 @@ constexpr std::array recoveries{
     Recovery{"revert", locks_of_preview, recover_preview},
     Recovery{"commit-preview", locks_of_preview, recover_end_of_preview},
     Recovery{"undo-preview", locks_of_preview, recover_end_of_preview},
+    Recovery{"load-memory", locks_of_preview, recover_load_memory},
     Recovery{"export", locks_of_export_volume, recover_export_volume},
     Recovery{"start-backup", locks_of_start_backup, recover_start_backup},
     Recovery{"restore-disk", locks_of_restore_disk, recover_restore_disk},

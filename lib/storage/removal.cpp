@@ -29,6 +29,7 @@ class RemovalWork {
             if (!of_disk) continue;
             note_failure(order_.disks[index].disk, of_disk, failure);
         }
+        if (!failure) co_await async::keep_failure(drop_snapshot_files(), failure);
         if (failure)
             co_await fail(to_error(failure));
         else
@@ -231,6 +232,29 @@ class RemovalWork {
         if (order_.result) result["volume"] = object_json({ObjectKind::volume, order_.result});
         co_await job_->succeed(std::move(changes), std::move(result));
         engine_.write_manifests();
+    }
+
+    /// Memory and copies of variable stores. Where one cannot go, it is nobody's, and the next check of a disk finds it.
+    async::Task<> drop_snapshot_files() {
+        Changes changes;
+        for (const DoomedSnapshot& doomed : order_.snapshots) {
+            if (!catalog().has({ObjectKind::snapshot, doomed.id})) continue;
+            SnapshotRecord snapshot = catalog().snapshot(doomed.id);
+            for (const SnapshotFile& file : std::exchange(snapshot.files, {}))
+                order_.files.add(catalog().pool(file.pool).path, file.file);
+            changes.put(std::move(snapshot));
+        }
+        if (order_.files.empty()) co_return;
+        job_->set_plan(order_.json());
+        job_->put_record(changes);
+        co_await engine_.catalog().commit(std::move(changes), Durability::power);
+        co_await job_->step_through("unlink");
+        std::exception_ptr failure;
+        co_await async::keep_failure(order_.files.unlink_all(engine_), failure);
+        if (failure && to_error(failure).code() == ErrorCode::cancelled) std::rethrow_exception(failure);
+        if (failure) job_->log().warning("a file of a snapshot stays: {}", to_error(failure).what());
+        order_.files = DoomedFiles();
+        job_->set_plan(order_.json());
     }
 
     /// Its children become those of its parent.

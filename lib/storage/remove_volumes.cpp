@@ -7,6 +7,7 @@
 #include "storage/held_volumes.h"
 #include "storage/preview_state.h"
 #include "storage/removal.h"
+#include "storage/resume_state.h"
 
 namespace volchain::storage {
 namespace {
@@ -21,6 +22,7 @@ async::Task<> check_disk(Engine& engine, Uuid disk) {
     co_await engine.vm(vm).look_now(async::after(engine.settings().greeting_timeout * 2));
     if (!engine.vm(vm).live() && !engine.vm(vm).down())
         (void)engine.vm(vm).session();  // throws Unreachable, and why
+    co_await engine.refuse_incoming(vm);
 }
 
 void check_nothing_is_exported(const Catalog& catalog, const RemovalOrder& order) {
@@ -89,6 +91,7 @@ void add_snapshot(const Catalog& catalog, const Uuid& id, RemovalOrder& order, C
     if (snapshot.status == SnapshotStatus::creating || snapshot.status == SnapshotStatus::deleting)
         throw Error(ErrorCode::busy, "{} is being {}", catalog.describe({ObjectKind::snapshot, id}),
                     snapshot.status == SnapshotStatus::creating ? "created" : "deleted");
+    check_memory_not_due(catalog, id);
     order.snapshots.push_back({id, snapshot.status, snapshot.disks.size()});
     for (const SnapshotDisk& part : snapshot.disks) {
         if (!catalog.has({ObjectKind::disk, part.disk}) || !catalog.has({ObjectKind::volume, part.volume}))

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "storage/restored_image.h"
 
-#include <unistd.h>
-
 #include "base/text.h"
 #include "qmp/node.h"
-#include "qmp/qemu_img.h"
-#include "storage/image_owner.h"
+#include "storage/helper.h"
 
 namespace volchain::storage {
 namespace {
@@ -25,14 +22,10 @@ Json image_node(const RestoredDisk& disk, qmp::Access access) {
     return disk.format == VolumeFormat::qcow2 ? qmp::without_backing(std::move(node)) : node;
 }
 
-/// With the rights of the image's owner, on that image alone.
 async::Task<> check_inside(Engine& engine, NewFile file) {
-    auto look = [file] { return image_owner(file.pool, file.file); };
-    const async::Identity owner = co_await engine.files().run(std::move(look));
-    qmp::QemuImg qemu_img(engine.settings().qemu_img);
-    if (::geteuid() == 0) qemu_img.identity = owner;
-    qemu_img.files.emplace_back();
-    qemu_img.files.back().path = file.path();
+    std::vector<ImageAccess> images;
+    images.emplace_back(file.path(), false);
+    const qmp::QemuImg qemu_img = co_await helper_qemu_img(engine, std::move(images));
     const Json report = co_await qemu_img.check(file.path(), "qcow2", async::after(restored_check_limit));
     const JsonReader reader(report, "report of qemu-img check", ErrorCode::qemu_failed);
     const std::uint64_t corruptions = reader.u64_or("corruptions", 0);

@@ -250,6 +250,8 @@ async::Task<> Scheduler::take(Uuid id, std::uint32_t uid, Uuid& job) {
     apply_snapshot_options(catalog, SnapshotOptions::from_json(schedule.snapshot), request);
     request.owner_uid = uid;
     request.schedule = id;
+    // One that is down has none, and is to be kept all the same.
+    if (engine_.vm(request.vm).down()) request.memory = false;
     job = co_await create_snapshot(engine_, std::move(request));
 }
 

@@ -192,6 +192,15 @@ ALTER TABLE backup ADD COLUMN config_type TEXT NOT NULL DEFAULT '';
 -- Of a restore: a JSON document.
 ALTER TABLE backup ADD COLUMN restored TEXT;
 )sql",
+    R"sql(
+-- JSON documents: nobody asks for one file alone.
+ALTER TABLE snapshot ADD COLUMN files TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE vm ADD COLUMN nvram TEXT NOT NULL DEFAULT '[]';
+-- Not REFERENCES snapshot: what is gone is due no more.
+ALTER TABLE vm ADD COLUMN resumes_from TEXT;
+ALTER TABLE vm ADD COLUMN former_resumes_from TEXT;
+ALTER TABLE vm ADD COLUMN former_nvram TEXT NOT NULL DEFAULT '[]';
+)sql",
 };
 
 void make(Database& database, std::int64_t migration) {

@@ -4,7 +4,10 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "storage/memory_file.h"
+#include "storage/nvram.h"
 #include "storage/preview_state.h"
+#include "storage/snapshot_file.h"
 #include "storage/snapshot_xml.h"
 #include "storage/snapshots.h"
 
@@ -22,11 +25,16 @@ void check_can_be_told(const Catalog& catalog, const SnapshotRecord& snapshot) {
         throw Error(ErrorCode::unsupported, "{} was left half deleted; it can only be deleted", who);
 }
 
-/// libvirt's "running" is a snapshot with memory.
-std::string libvirt_state(VmState state) {
-    if (state == VmState::shutoff) return "shutoff";
-    if (state == VmState::crashed) return "crashed";
-    return "disk-snapshot";
+std::string libvirt_state(const SnapshotRecord& snapshot) {
+    if (snapshot.vm_state == VmState::shutoff) return "shutoff";
+    if (snapshot.vm_state == VmState::crashed) return "crashed";
+    // Which has no memory.
+    if (memory_of(snapshot) == nullptr) return "disk-snapshot";
+    return snapshot.vm_state == VmState::running ? "running" : "paused";
+}
+
+std::string file_path(const Catalog& catalog, const SnapshotFile& file) {
+    return catalog.pool(file.pool).path + "/" + file.file;
 }
 
 bool belongs_to(const Catalog& catalog, const std::string& path, const Uuid& disk) {
@@ -82,6 +90,8 @@ XmlOwnPart own_part(const Catalog& catalog, const SnapshotRecord& snapshot) {
     for (const SnapshotDisk& part : snapshot.disks)
         own.disks.push_back({part.disk, part.volume, catalog.path(catalog.volume(part.volume))});
     for (const ExcludedDisk& part : snapshot.excluded) own.excluded.push_back({part.disk, part.why});
+    for (const SnapshotFile& file : snapshot.files)
+        if (file.kind == SnapshotFileKind::nvram) own.nvram.push_back({file.store, file_path(catalog, file)});
     own.config = snapshot.config;
     own.config_type = snapshot.config_type;
     return own;
@@ -107,6 +117,7 @@ class DocumentImport {
         else
             take_foreign(record);
         check_disks(record);
+        take_files(record);
         record.status = record.excluded.empty() ? SnapshotStatus::ok : SnapshotStatus::partial;
         return record;
     }
@@ -146,10 +157,13 @@ class DocumentImport {
         check_description(xml_.description);
         if (xml_.domain && *xml_.domain != vm_)
             refuse(ErrorCode::invalid_argument, "it is of the domain {}", xml_.domain->str());
-        if (xml_.memory == "internal" || xml_.memory == "external")
+        if (xml_.memory == "internal")
             refuse(ErrorCode::unsupported,
-                   "it has memory ({}), which cannot be taken over; without <memory> its disks can",
-                   xml_.memory);
+                   "it has its memory inside an image, which cannot be taken over; without <memory> its "
+                   "disks can");
+        if (xml_.memory == "external" && xml_.memory_file.empty())
+            refuse(ErrorCode::invalid_argument,
+                   "its <memory> names no file; without <memory> its disks can be taken");
         if (!xml_.created_sec && !xml_.own)
             refuse(ErrorCode::invalid_argument,
                    "it has no <creationTime>: it tells of a snapshot to be made, not of one that is there");
@@ -199,6 +213,7 @@ class DocumentImport {
         record.created = Timestamp(std::chrono::seconds(*xml_.created_sec % max_seconds));
         record.vm_state = foreign_state();
         record.consistency = record.vm_state == VmState::shutoff ? Consistency::offline : Consistency::crash;
+        if (xml_.memory == "external") record.consistency = Consistency::memory;
         record.config = xml_.domain_xml;
         if (!record.config.empty()) record.config_type = "application/xml";
         for (const XmlSnapshotDisk& disk : xml_.disks) take_foreign_disk(disk, record);
@@ -211,6 +226,34 @@ class DocumentImport {
         if (state == "shutdown" || state == "shutoff") return VmState::shutoff;
         if (state == "crashed") return VmState::crashed;
         refuse(ErrorCode::invalid_argument, "{} is not a <state>", quote(state));
+    }
+
+    [[nodiscard]] SnapshotFile file_at(SnapshotFileKind kind, const std::string& path) const {
+        const auto place = catalog_.place(path);
+        if (!place) refuse(ErrorCode::not_found, "{} is in no pool", quote(path));
+        if (const Uuid other = snapshot_with_file(catalog_, path))
+            refuse(ErrorCode::already_exists, "{} is that of {}", quote(path),
+                   catalog_.describe({ObjectKind::snapshot, other}));
+        if (catalog_.find_volume(path) != nullptr)
+            refuse(ErrorCode::invalid_argument, "{} is a volume", quote(path));
+        return {kind, place->pool, place->file, 0, ""};
+    }
+
+    /// Without memory it is what a snapshot of the disks alone would have been.
+    void take_files(SnapshotRecord& record) const {
+        if (xml_.memory == "external")
+            record.files.push_back(file_at(SnapshotFileKind::memory, xml_.memory_file));
+        else if (record.consistency == Consistency::memory)
+            record.consistency = Consistency::crash;
+        if (!xml_.own) return;
+        for (const XmlOwnNvram& copy : xml_.own->nvram) {
+            // It goes with the snapshot: nothing else is to be taken for one.
+            if (copy.file.rfind(".nvram") == std::string::npos)
+                refuse(ErrorCode::invalid_argument, "{} has no name of a copy of a variable store",
+                       quote(copy.file));
+            record.files.push_back(file_at(SnapshotFileKind::nvram, copy.file));
+            record.files.back().store = copy.store;
+        }
     }
 
     void take_foreign_disk(const XmlSnapshotDisk& disk, SnapshotRecord& record) const {
@@ -317,10 +360,12 @@ std::string snapshot_document(const Catalog& catalog, const Uuid& id) {
     SnapshotXml xml;
     xml.name = snapshot.name;
     xml.description = snapshot.description;
-    xml.state = libvirt_state(snapshot.vm_state);
+    xml.state = libvirt_state(snapshot);
     xml.created_sec = to_usec(snapshot.created) / 1'000'000;
     if (snapshot.parent) xml.parent = catalog.snapshot(snapshot.parent).name;
-    xml.memory = "no";
+    const SnapshotFile* const memory = memory_of(snapshot);
+    xml.memory = memory == nullptr ? "no" : "external";
+    if (memory != nullptr) xml.memory_file = file_path(catalog, *memory);
     std::optional<XmlDomain> domain = read_domain_xml(snapshot.config);
     if (domain && domain->uuid != snapshot.vm) domain.reset();
     if (snapshot.vm) xml.domain = snapshot.vm;
@@ -330,6 +375,30 @@ std::string snapshot_document(const Catalog& catalog, const Uuid& id) {
     return format_snapshot_xml(xml);
 }
 
+namespace {
+
+/// That they can be read, and how large they are. Blocking.
+std::vector<SnapshotFile> looked_at(std::vector<std::pair<std::string, SnapshotFile>> files) {
+    std::vector<SnapshotFile> all;
+    for (auto& [pool, file] : files) {
+        if (file.kind == SnapshotFileKind::memory) (void)open_memory(pool, file.file);
+        file.bytes = file_bytes(pool, file.file);
+        if (file.kind == SnapshotFileKind::nvram) (void)read_copy(pool, file);
+        all.push_back(std::move(file));
+    }
+    return all;
+}
+
+async::Task<std::vector<SnapshotFile>> look_at_files(Engine& engine, std::vector<SnapshotFile> files) {
+    std::vector<std::pair<std::string, SnapshotFile>> located;
+    for (SnapshotFile& file : files)
+        located.emplace_back(engine.catalog().pool(file.pool).path, std::move(file));
+    auto look = [located = std::move(located)] { return looked_at(located); };
+    co_return co_await engine.files().run(std::move(look));
+}
+
+}  // namespace
+
 async::Task<Uuid> import_snapshot_document(Engine& engine, Uuid vm, std::string xml,
                                            std::optional<bool> current) {
     (void)engine.catalog().vm(vm);
@@ -338,7 +407,9 @@ async::Task<Uuid> import_snapshot_document(Engine& engine, Uuid vm, std::string 
     check_no_preview(engine.catalog(), vm);
     const auto held =
         engine.locks().take(vm_with_disks(engine.catalog(), vm), "a snapshot being imported", Uuid{});
-    const SnapshotRecord record = import.snapshot();
+    SnapshotRecord record = import.snapshot();
+    std::vector<SnapshotFile> files = co_await look_at_files(engine, record.files);
+    record.files = std::move(files);
     Changes changes = import.changes(record, current.value_or(import.says_current()));
     co_await engine.catalog().commit(std::move(changes), Durability::power);
     engine.write_manifests();

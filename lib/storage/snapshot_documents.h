@@ -2,7 +2,10 @@
 //
 // Snapshots as libvirt's documents (snapshot_xml.h): one of ours told in libvirt's words, and one that a document tells
 // of made a record again ("redefine"). Data is neither read nor moved: an import only says which volumes, that are there
-// already, hold what a snapshot was.
+// already, hold what a snapshot was, and which file its memory.
+//
+// The memory is QEMU's own stream, without the header that libvirt puts before it: volchain reads both, libvirt the other one
+// alone.
 #pragma once
 
 #include <optional>

@@ -47,6 +47,7 @@ void put_options(const SnapshotOptions& options, SnapshotRequest& request) {
     if (options.quiesce) request.quiesce = *options.quiesce;
     if (options.freeze_timeout) request.freeze_timeout = *options.freeze_timeout;
     if (options.on_disk_failure) request.on_disk_failure = *options.on_disk_failure;
+    if (options.memory) request.memory = *options.memory;
 }
 
 }  // namespace
@@ -60,6 +61,7 @@ Json SnapshotOptions::json() const {
     if (quiesce) all["quiesce"] = word(*quiesce);
     if (freeze_timeout) all["freeze-timeout-usec"] = static_cast<std::uint64_t>(freeze_timeout->count());
     if (on_disk_failure) all["on-disk-failure"] = word(*on_disk_failure);
+    if (memory) all["memory"] = *memory;
     return all;
 }
 
@@ -75,6 +77,7 @@ SnapshotOptions SnapshotOptions::from_json(const Json& json, ErrorCode wrong) {
         options.freeze_timeout = Microseconds(static_cast<Microseconds::rep>(value->u64()));
     if (const auto value = all.find("on-disk-failure"))
         options.on_disk_failure = word_in<OnDiskFailure>(*value);
+    if (const auto value = all.find("memory")) options.memory = value->boolean();
     return options;
 }
 

@@ -20,6 +20,7 @@ struct SnapshotOptions {
     std::optional<QuiesceMode> quiesce;
     std::optional<Microseconds> freeze_timeout;
     std::optional<OnDiskFailure> on_disk_failure;
+    std::optional<bool> memory;
 
     [[nodiscard]] Json json() const;
     /// `wrong`: what is thrown where it is none.

@@ -148,6 +148,8 @@ XmlOwnPart own_part_in(const pugi::xml_node& element) {
         const std::string id = attribute(disk, "id");
         own.excluded.push_back({id.empty() ? Uuid{} : xml_uuid(id, "a disk's id"), attribute(disk, "why")});
     }
+    for (const pugi::xml_node& copy : element.children("volchain:nvram"))
+        own.nvram.push_back({attribute(copy, "store"), attribute(copy, "file")});
     if (const pugi::xml_node config = element.child("volchain:config")) {
         auto bytes = from_base64(text_in(config));
         if (!bytes) refuse_xml("the configuration is not base64");
@@ -243,6 +245,11 @@ void put_own_part(pugi::xml_node root, const XmlOwnPart& own) {
         pugi::xml_node part = element.append_child("volchain:excluded");
         if (disk.disk) put(part, "id", disk.disk.str());
         put(part, "why", disk.why);
+    }
+    for (const XmlOwnNvram& copy : own.nvram) {
+        pugi::xml_node part = element.append_child("volchain:nvram");
+        put(part, "store", copy.store);
+        put(part, "file", copy.file);
     }
     if (own.config.empty() && own.config_type.empty()) return;
     put_text(element, "volchain:config", base64(own.config));

@@ -44,6 +44,13 @@ struct XmlLeftOutDisk {
     friend bool operator==(const XmlLeftOutDisk&, const XmlLeftOutDisk&) = default;
 };
 
+/// A copy of a variable store of the firmware.
+struct XmlOwnNvram {
+    std::string store;
+    std::string file;
+    friend bool operator==(const XmlOwnNvram&, const XmlOwnNvram&) = default;
+};
+
 /// What volchain wrote into a document of its own.
 struct XmlOwnPart {
     Uuid id;
@@ -55,6 +62,7 @@ struct XmlOwnPart {
     bool current = false;
     std::vector<XmlOwnDisk> disks;
     std::vector<XmlLeftOutDisk> excluded;
+    std::vector<XmlOwnNvram> nvram;
     std::string config_type;
     std::string config;
     friend bool operator==(const XmlOwnPart&, const XmlOwnPart&) = default;

@@ -3,6 +3,7 @@
 
 #include "storage/schedule_settings.h"
 #include "storage/schema.h"
+#include "storage/snapshot_file.h"
 
 namespace volchain::storage {
 namespace {
@@ -93,13 +94,16 @@ void write(Database& database, const VolumeRecord& volume) {
 
 void write(Database& database, const VmRecord& vm) {
     auto statement = database.prepare(
-        "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO "
+        "UPDATE SET "
         "name=excluded.name, "
         "qmp_socket=excluded.qmp_socket, agent_socket=excluded.agent_socket, config=excluded.config, "
         "config_type=excluded.config_type, current_snapshot=excluded.current_snapshot, adopt=excluded.adopt, "
         "foreign_manager=excluded.foreign_manager, preview=excluded.preview, "
         "preview_with_config=excluded.preview_with_config, former_config=excluded.former_config, "
-        "former_config_type=excluded.former_config_type, profiles=excluded.profiles");
+        "former_config_type=excluded.former_config_type, profiles=excluded.profiles, nvram=excluded.nvram, "
+        "resumes_from=excluded.resumes_from, former_resumes_from=excluded.former_resumes_from, "
+        "former_nvram=excluded.former_nvram");
     bind(statement, vm.id)
         .bind(vm.name)
         .bind(vm.qmp_socket)
@@ -115,7 +119,10 @@ void write(Database& database, const VmRecord& vm) {
     } else {
         statement.bind_null().bind_null().bind_null().bind_null();
     }
-    statement.bind(vm.profiles.dump()).run();
+    statement.bind(vm.profiles.dump()).bind(json_of(vm.nvram).dump());
+    bind_optional(statement, vm.resumes_from);
+    const PreviewRecord preview = vm.preview.value_or(PreviewRecord{});
+    bind_optional(statement, preview.former_resumes_from).bind(json_of(preview.former_nvram).dump()).run();
 }
 
 void write_parts(Database& database, const SnapshotRecord& snapshot) {
@@ -137,12 +144,13 @@ void write_parts(Database& database, const SnapshotRecord& snapshot) {
 
 void write(Database& database, const SnapshotRecord& snapshot) {
     auto statement = database.prepare(
-        "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+        "SET "
         "vm=excluded.vm, name=excluded.name, description=excluded.description, parent=excluded.parent, "
         "created=excluded.created, "
         "vm_state=excluded.vm_state, consistency=excluded.consistency, status=excluded.status, "
         "origin=excluded.origin, config=excluded.config, config_type=excluded.config_type, "
-        "schedule=excluded.schedule");
+        "schedule=excluded.schedule, files=excluded.files");
     bind(statement, snapshot.id);
     bind_optional(statement, snapshot.vm).bind(snapshot.name).bind(snapshot.description);
     bind_optional(statement, snapshot.parent)
@@ -153,7 +161,7 @@ void write(Database& database, const SnapshotRecord& snapshot) {
         .bind(snapshot.origin)
         .bind(snapshot.config)
         .bind(snapshot.config_type);
-    bind_optional(statement, snapshot.schedule).run();
+    bind_optional(statement, snapshot.schedule).bind(json_of(snapshot.files).dump()).run();
     write_parts(database, snapshot);
 }
 
@@ -324,21 +332,24 @@ void commit_now(Database& database, const Changes& changes, Durability durabilit
 // ---------------------------------------------------------------------------------------------------------
 
 SnapshotRecord read_snapshot(Database& database, const Statement& row) {
-    SnapshotRecord snapshot{.id = uuid_at(row, 0),
-                            .vm = uuid_at(row, 1),
-                            .name = row.text(2),
-                            .description = row.text(3),
-                            .parent = uuid_at(row, 4),
-                            .created = time_at(row, 5),
-                            .vm_state = word_at<VmState>(row, 6, "VM state"),
-                            .consistency = word_at<Consistency>(row, 7, "consistency"),
-                            .status = word_at<SnapshotStatus>(row, 8, "snapshot status"),
-                            .origin = row.text(9),
-                            .disks = {},
-                            .excluded = {},
-                            .config = row.text(10),
-                            .config_type = row.text(11),
-                            .schedule = uuid_at(row, 12)};
+    const Json files = json_at(row, 13);
+    SnapshotRecord snapshot{
+        .id = uuid_at(row, 0),
+        .vm = uuid_at(row, 1),
+        .name = row.text(2),
+        .description = row.text(3),
+        .parent = uuid_at(row, 4),
+        .created = time_at(row, 5),
+        .vm_state = word_at<VmState>(row, 6, "VM state"),
+        .consistency = word_at<Consistency>(row, 7, "consistency"),
+        .status = word_at<SnapshotStatus>(row, 8, "snapshot status"),
+        .origin = row.text(9),
+        .disks = {},
+        .excluded = {},
+        .config = row.text(10),
+        .config_type = row.text(11),
+        .schedule = uuid_at(row, 12),
+        .files = snapshot_files(JsonReader(files, "state database", ErrorCode::internal))};
     auto disks = database.prepare("SELECT disk, volume FROM snapshot_disk WHERE snapshot=? ORDER BY disk");
     bind(disks, snapshot.id);
     while (disks.row()) snapshot.disks.push_back({uuid_at(disks, 0), uuid_at(disks, 1)});
@@ -470,8 +481,22 @@ JobRecord read_job(const Statement& row) {
 /// From that column on.
 std::optional<PreviewRecord> preview_at(const Statement& row, int index) {
     if (row.null(index)) return std::nullopt;
-    return PreviewRecord{uuid_at(row, index), row.number(index + 1) != 0, row.text(index + 2),
-                         row.text(index + 3)};
+    PreviewRecord preview{uuid_at(row, index), row.number(index + 1) != 0, row.text(index + 2),
+                          row.text(index + 3)};
+    preview.former_resumes_from = uuid_at(row, 16);
+    const Json nvram = json_at(row, 17);
+    preview.former_nvram = snapshot_files(JsonReader(nvram, "state database", ErrorCode::internal));
+    return preview;
+}
+
+VmRecord read_vm_row(const Statement& row) {
+    VmRecord vm{uuid_at(row, 0),    row.text(1),        row.text(2),     row.text(3),
+                row.text(4),        row.text(5),        uuid_at(row, 6), row.number(7) != 0,
+                row.number(8) != 0, preview_at(row, 9), json_at(row, 13)};
+    const Json nvram = json_at(row, 14);
+    vm.nvram = nvram_stores(JsonReader(nvram, "state database", ErrorCode::internal));
+    vm.resumes_from = uuid_at(row, 15);
+    return vm;
 }
 
 void read_objects(Database& database, Records& records) {
@@ -493,11 +518,9 @@ void read_objects(Database& database, Records& records) {
 
     auto vms = database.prepare(
         "SELECT id, name, qmp_socket, agent_socket, config, config_type, current_snapshot, adopt, "
-        "foreign_manager, preview, preview_with_config, former_config, former_config_type, profiles FROM vm");
-    while (vms.row())
-        records.vms.push_back({uuid_at(vms, 0), vms.text(1), vms.text(2), vms.text(3), vms.text(4),
-                               vms.text(5), uuid_at(vms, 6), vms.number(7) != 0, vms.number(8) != 0,
-                               preview_at(vms, 9), json_at(vms, 13)});
+        "foreign_manager, preview, preview_with_config, former_config, former_config_type, profiles, nvram, "
+        "resumes_from, former_resumes_from, former_nvram FROM vm");
+    while (vms.row()) records.vms.push_back(read_vm_row(vms));
 }
 
 }  // namespace
@@ -514,7 +537,7 @@ Records Store::load() {
 
     auto snapshots = database_->prepare(
         "SELECT id, vm, name, description, parent, created, vm_state, consistency, status, origin, config, "
-        "config_type, schedule FROM snapshot");
+        "config_type, schedule, files FROM snapshot");
     while (snapshots.row()) records.snapshots.push_back(read_snapshot(*database_, snapshots));
 
     auto exports = database_->prepare(

@@ -145,7 +145,14 @@ async::Task<> Vm::read_state(std::shared_ptr<qmp::Session> session) {
     const Json status =
         co_await session->execute("query-status", Json::object(), async::after(settings_.command_timeout));
     if (state_events_ != events) co_return;  // what they said is at least as new
-    set_state(state_of(JsonReader(status, "query-status", ErrorCode::qemu_failed).at("status").string()));
+    const std::string run_state =
+        JsonReader(status, "query-status", ErrorCode::qemu_failed).at("status").string();
+    incoming_ = run_state == "inmigrate";
+    set_state(state_of(run_state));
+}
+
+async::Task<> Vm::look_at_state() {
+    co_await read_state(session());
 }
 
 async::Task<> Vm::read_disks() {
@@ -195,6 +202,7 @@ const LiveDisk* Vm::disk_with_layer(const std::string& path) const {
 void Vm::on_event(const qmp::Event& event) {
     if (const auto state = state_after(event.name, state_)) {
         ++state_events_;
+        incoming_ = false;
         set_state(*state);
     } else if (event.name == "VSERPORT_CHANGE") {
         if (agent_ && live()) tasks_.spawn(probe_agent(), "looking for the guest agent");
@@ -220,6 +228,7 @@ void Vm::note_departure(const qmp::Event& event) {
 
 void Vm::on_lost(const qmp::LinkLoss& loss) {
     session_.reset();
+    incoming_ = false;
     disks_.clear();
     roots_.clear();
     no_session_ = loss.reason;

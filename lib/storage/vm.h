@@ -76,6 +76,11 @@ class Vm final : public std::enable_shared_from_this<Vm>, private qmp::LinkOwner
     /// Makes sure that the state is the latest: connects now where there is no connection. Returns when
     /// connected and read, or when it is clear that it cannot be.
     async::Task<> look_now(async::Deadline deadline);
+    /// Whether QEMU waits for the memory that its guest is to go on from (run state "inmigrate"): its images are not active
+    /// yet, and nothing may be done to them. As of the last look_at_state(), or of connecting.
+    [[nodiscard]] bool incoming() const noexcept { return live() && incoming_; }
+    /// Asks QEMU for its run state again. No event tells that a guest does not run after its memory was read.
+    async::Task<> look_at_state();
     /// Reads the disks of the running VM again.
     async::Task<> read_disks();
     /// Reads them again where disks_are_known() cannot tell.
@@ -133,6 +138,7 @@ class Vm final : public std::enable_shared_from_this<Vm>, private qmp::LinkOwner
     std::uint64_t attempts_ = 0;           ///< to connect, that have come to an end
     std::uint64_t boots_ = 0;
     std::uint64_t state_events_ = 0;
+    bool incoming_ = false;
     std::string manager_;
     std::vector<LiveDisk> disks_;
     qmp::DeviceRoots roots_;    ///< of all devices, when disks_ were read

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "storage/checkpoints.h"
 #include "storage/held_volumes.h"
+#include "storage/nvram.h"
 #include "storage/preview_state.h"
 
 namespace volchain::storage {
@@ -45,6 +46,26 @@ void check_unique(const Catalog& catalog, const VmRecord& vm) {
             throw Error(ErrorCode::already_exists, "{} has the QMP socket {} already",
                         catalog.describe({ObjectKind::vm, id}), quote(vm.qmp_socket));
     }
+}
+
+/// What is a volume is in snapshots as a disk.
+void check_stores_are_no_volumes(const Catalog& catalog, const std::vector<NvramStore>& stores) {
+    for (const NvramStore& store : stores)
+        if (const VolumeRecord* const volume = catalog.find_volume(store.path))
+            throw Error(
+                ErrorCode::already_exists,
+                "option 'nvram': {} is a volume of {} already; detach that disk from its VM, and remove its "
+                "pool or import it elsewhere, so that it is forgotten",
+                quote(store.path), catalog.describe({ObjectKind::disk, volume->disk}));
+}
+
+async::Task<std::vector<NvramStore>> look_at_stores(Engine& engine, std::vector<std::string> paths,
+                                                    std::uint32_t uid) {
+    if (paths.empty()) co_return std::vector<NvramStore>();
+    auto work = [paths = std::move(paths), uid] { return named_stores(paths, UserRights::of(uid)); };
+    std::vector<NvramStore> stores = co_await engine.files().run(std::move(work));
+    check_stores_are_no_volumes(engine.catalog(), stores);
+    co_return stores;
 }
 
 /// Two clients of one monitor, or two managers of one VM, do not go together.
@@ -137,7 +158,9 @@ async::Task<Uuid> register_vm(Engine& engine, VmRequest request) {
     check_socket("qmp-socket", request.qmp_socket);
     check_socket("agent-socket", request.agent_socket);
     check_config(request.config, request.config_type);
-    const VmRecord record = new_record(std::move(request));
+    std::vector<NvramStore> stores = co_await look_at_stores(engine, request.nvram, request.owner_uid);
+    VmRecord record = new_record(std::move(request));
+    record.nvram = std::move(stores);
     if (record.id.nil()) throw Error(ErrorCode::invalid_argument, "option 'id': the nil UUID is no id");
     if (engine.catalog().has({ObjectKind::vm, record.id}))
         throw Error(ErrorCode::already_exists, "there is a VM with the id {} already", record.id.str());
@@ -155,8 +178,13 @@ async::Task<Uuid> register_vm(Engine& engine, VmRequest request) {
 }
 
 async::Task<> update_vm(Engine& engine, Uuid id, VmUpdate update) {
+    // While a preview is shown, what its stores held before is kept for those that are named now.
+    if (update.nvram) check_no_preview(engine.catalog(), id);
+    std::vector<std::string> paths = update.nvram.value_or(std::vector<std::string>());
+    std::vector<NvramStore> stores = co_await look_at_stores(engine, std::move(paths), update.owner_uid);
     VmRecord record = engine.catalog().vm(id);
     const auto held = engine.locks().take({{ObjectKind::vm, id}}, "being changed", Uuid{});
+    if (update.nvram) record.nvram = std::move(stores);
     if (update.name) {
         check_name("VM", *update.name);
         record.name = *std::move(update.name);

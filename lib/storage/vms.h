@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "storage/engine.h"
 
@@ -25,6 +26,8 @@ struct VmRequest {
     std::string config_type;
     bool adopt = true;
     bool foreign_manager = false;
+    std::vector<std::string> nvram;  ///< paths of the firmware's variable stores
+    std::uint32_t owner_uid = 0;     ///< with whose rights they are looked at
 };
 
 /// Registers a VM. If it runs, its disks are adopted when this returns. Unreachable where another client
@@ -36,6 +39,8 @@ struct VmUpdate {
     std::optional<std::string> name;
     std::optional<std::string> qmp_socket;
     std::optional<std::string> agent_socket;
+    std::optional<std::vector<std::string>> nvram;
+    std::uint32_t owner_uid = 0;  ///< as of VmRequest
 };
 async::Task<> update_vm(Engine& engine, Uuid vm, VmUpdate update);
 async::Task<> set_vm_config(Engine& engine, Uuid vm, std::string config, std::string type);

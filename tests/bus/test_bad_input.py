@@ -30,7 +30,7 @@ INCALLS = f"{NAME}.Error.InvalidArgument"
 DBUS = "org.freedesktop.DBus.Error."
 
 SNAPSHOT_OPTIONS = {"description": "description", "disks": "disks", "exclude": "disks", "quiesce": "word",
-                    "freeze-timeout-usec": "timeout", "on-disk-failure": "word"}
+                    "freeze-timeout-usec": "timeout", "on-disk-failure": "word", "memory": "flag"}
 SCHEDULE_OPTIONS = {**{f"keep-{rule}": "flag" for rule in ("last", "hourly", "daily", "weekly", "monthly", "yearly")},
                     "max-chain": "chain length", "snapshot": "snapshot options", "enabled": "flag", "time-zone": "time zone",
                     "jitter-usec": "jitter", "when-down": "word", "speed": "flag"}
@@ -43,7 +43,7 @@ MEANING = {
     "Manager.RegisterVM.qmp-socket": "monitor",
     "Manager.RegisterVM.agent-socket": "socket", "Manager.RegisterVM.config": "config",
     "Manager.RegisterVM.config-type": "mime type", "Manager.RegisterVM.adopt": "flag",
-    "Manager.RegisterVM.foreign-manager": "flag",
+    "Manager.RegisterVM.foreign-manager": "flag", "Manager.RegisterVM.nvram": "stores",
     "Manager.Find.kind": "word", "Manager.Find.what": "what",
     "Pool.CreateDisk.name": "disk name", "Pool.CreateDisk.size": "size", "Pool.CreateDisk.format": "word",
     "Pool.CreateDisk.preallocation": "word", "Pool.CreateDisk.cluster-size": "cluster size",
@@ -61,6 +61,9 @@ MEANING = {
     "VM.CreateSnapshot.disks": "disks", "VM.CreateSnapshot.exclude": "left out disks",
     "VM.CreateSnapshot.quiesce": "word",
     "VM.CreateSnapshot.freeze-timeout-usec": "timeout", "VM.CreateSnapshot.on-disk-failure": "word",
+    "VM.CreateSnapshot.memory": "flag", "VM.Preview.memory": "flag", "VM.LaunchArguments.memory": "flag",
+    "Snapshot.Preview.memory": "flag", "Snapshot.Revert.memory": "flag",
+    "VM.Update.nvram": "stores", "VM.Update.discard-memory": "flag",
     "VM.Preview.disks": "choice", "VM.Preview.config-from": "config from", "VM.CommitPreview.keep-branch": "flag",
     "VM.LaunchArguments.device": "device", "VM.DeleteCheckpoint.name": "checkpoint",
     "VM.StartBackup.kind": "word", "VM.StartBackup.since": "checkpoint", "VM.StartBackup.disks": "disks",
@@ -226,6 +229,11 @@ BAD = {
     "address": {"without TLS": "127.0.0.1:0", "a name": "localhost:10809", "no port": "127.0.0.1", "10 kB": LONG},
     "credentials": {"without an address": "/etc", "relative": "tls", "missing": "/no/such/directory", "10 kB": LONG},
     "serial": {"of no device": "x", "10 kB": LONG, "control": "\x01"},
+    "stores": {"empty": [""], "relative": ["VARS.fd"], "missing": ["/no/such/file"], "a directory": ["/etc"],
+               "a device": ["/dev/null"], "with ..": ["/etc/../etc/passwd"], "control": ["/\x01"], "10 kB": ["/" + LONG],
+               "a link": lambda w: [f"{w.pool_path}/link.qcow2"], "twice": ["/etc/passwd", "/etc/passwd"],
+               "an image": lambda w: [f"{w.pool_path}/stray.qcow2"], "too many": ["/etc/passwd"] * 9,
+               "a volume": lambda w: [w.client.get(w.disks[0], "Disk", "ActivePath")]},
     "left out disks": {"all": lambda w: w.disks[1:], **in_lists(of_kind("disk"))},
 }
 # Options of the right type that do not go together, or not with this object.
@@ -253,6 +261,15 @@ COMBINATIONS = {
         "thin with preallocation": {"thin": ("b", True), "preallocation": ("s", "full")},
     } for kind in ("Volume", "Snapshot")},
     "Disk.CreateOverlay": {"activate without backing": {"activate": ("b", True)}},
+    "VM.CreateSnapshot": {
+        "memory, and a disk that may be left out": {"memory": ("b", True), "on-disk-failure": ("s", "exclude")},
+        "memory, and a freeze": {"memory": ("b", True), "quiesce": ("s", "require")},
+    },
+    "VM.Preview": {"memory of no snapshot": {"memory": ("b", True)}},
+    "Snapshot.Preview": {"memory without configuration": {"memory": ("b", True), "config": ("b", False)},
+                         "memory that it does not have": {"memory": ("b", True)}},
+    "VM.LaunchArguments": {"memory that is not due": {"memory": ("b", True)}},
+    "VM.Update": {"memory that is not due": {"discard-memory": ("b", True)}},
     "Volume.Measure": {
         "raw with clusters": {"format": ("s", "raw"), "cluster-size": ("t", 65536)},
         "raw with subclusters": {"format": ("s", "raw"), "extended-l2": ("b", True)},
@@ -263,7 +280,7 @@ COMBINATIONS = {
 WRONG_TYPES = {"s": [("u", 5), ("ay", b"x"), ("v", ("s", "x"))], "b": [("s", "true"), ("u", 1)],
                "t": [("s", "5"), ("i", -1), ("d", 1.0)], "u": [("s", "5"), ("i", -1), ("t", 1 << 32)], "o": [("s", "/"), ("ao", [])],
                "ao": [("as", ["/"]), ("o", "/"), ("a(oo)", [])], "a{oo}": [("a{os}", {}), ("ao", [])], "ay": [("s", "x"), ("au", [1])],
-               "a{ss}": [("a{sv}", {}), ("as", [])],
+               "a{ss}": [("a{sv}", {}), ("as", [])], "as": [("s", "/x"), ("ao", ["/x"]), ("au", [1])],
                "a{sv}": [("a{ss}", {}), ("s", "x")]}
 ANOTHER = {"s": ("u", 1), "t": ("s", "1"), "o": ("s", "/"), "ay": ("s", "x"), "a{sv}": ("a{ss}", {}),
            "a{oo}": ("a{os}", {})}

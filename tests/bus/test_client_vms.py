@@ -106,6 +106,46 @@ def test_snapshot_create_list_show_set(ctl, web, client):
     assert ctl.json("snapshot", "show", three)["name"] == "three"
 
 
+def test_memory_and_variable_stores(ctl, daemon, directory, qemu):
+    stores = [f"{directory}/first.fd", f"{directory}/second.fd"]
+    for path in stores:
+        with open(path, "wb") as f:
+            f.write(b"variables")
+    assert "contradict" in ctl.fails("vm", "update", "x", "--nvram", stores[0], "--no-nvram", status=2)
+    ctl.ok("vm", "register", "web", "--qmp-socket", qemu.qmp, "--nvram", stores[0])
+    assert ctl.json("vm", "show", "web")["nvram"] == stores[:1]
+    ctl.ok("vm", "update", "web", *(word for path in stores for word in ("--nvram", path)))
+    assert ctl.json("vm", "show", "web")["nvram"] == stores
+    assert "contradict" in ctl.fails("snapshot", "create", "web", "--memory", "--no-memory", status=2)
+    result = ctl.json("snapshot", "create", "web", "one", "--memory")
+    assert result["memory"] in ("background", "paused") and result["memory_bytes"] > 0
+    shown = ctl.json("snapshot", "show", "one")
+    assert shown["consistency"] == "memory" and shown["memory_bytes"] == result["memory_bytes"] and shown["nvram"] == stores
+    assert "memory" in ctl.ok("vm", "tree", "web")
+    ctl.ok("vm", "save-profile", "web", "p", "--memory")
+    text = ctl.ok("snapshot", "create", "web", "two", "--profile=p")
+    assert "Memory: " in text
+    ctl.ok("snapshot", "create", "web", "three", "--profile=p", "--no-memory")
+    assert ctl.json("snapshot", "show", "three")["memory_bytes"] == 0
+    ctl.ok("vm", "update", "web", "--no-nvram")
+    assert ctl.json("vm", "show", "web")["nvram"] == []
+
+    qemu.quit()
+    ctl.ok("vm", "refresh", "web")
+    assert "the snapshot has none" in ctl.fails("snapshot", "preview", "three", "--memory")
+    ctl.ok("snapshot", "preview", "one", "--no-memory")
+    assert "-incoming" not in ctl.ok("vm", "launch-arguments", "web")
+    ctl.ok("vm", "undo-preview", "web")
+    ctl.ok("snapshot", "revert", "one", "--memory")
+    assert ctl.json("vm", "show", "web")["resumes_from"]["name"] == "one"
+    assert "-incoming" in ctl.ok("vm", "launch-arguments", "web", "--memory")
+    assert "-incoming" not in ctl.ok("vm", "launch-arguments", "web", "--no-memory")
+    assert "discard-memory" in ctl.fails("snapshot", "delete", "one")
+    ctl.ok("vm", "update", "web", "--discard-memory")
+    assert ctl.json("vm", "show", "web")["resumes_from"] is None
+    assert "-incoming" not in ctl.ok("vm", "launch-arguments", "web")
+
+
 def test_quiesced(ctl, directory, daemon, qemu):
     agent = AgentDouble(f"{directory}/agent.sock", file_systems=2)
     try:

@@ -35,12 +35,13 @@ def fill(daemon, pool_path):
             "snapshot_disk": [], "job": []}
     for vm_number in range(VMS):
         vm, snapshots = new(), [new() for _ in range(LAYERS)]
-        rows["vm"].append((vm, f"vm-{vm_number}", "", "", "", "", snapshots[-1], 1, 0, None, None, None, None, "{}"))
+        rows["vm"].append((vm, f"vm-{vm_number}", "", "", "", "", snapshots[-1], 1, 0, None, None, None, None, "{}",
+                           "[]", None, None, "[]"))
         for number, snapshot in enumerate(snapshots):
             parent = snapshots[number - 1] if number else None
             rows["snapshot"].append((snapshot, vm, f"daily-{number}", "made by a schedule", parent,
                                      1_700_000_000_000_000 + number, "running", "filesystem", "ok", "user",
-                                     "", "", None))
+                                     "", "", None, "[]"))
         for disk_number in range(DISKS):
             disk, volumes = new(), [new() for _ in range(LAYERS)]
             name = f"vm-{vm_number}-{disk_number}"

@@ -108,7 +108,7 @@ def test_a_step_fails(scene, point):
     scene.works_on()
 
 
-@pytest.mark.parametrize("point", ["file", "format", "show"])
+@pytest.mark.parametrize("point", ["file", "format", "server"])
 def test_cancelled(scene, point):
     begin(scene, point, "stop")
     scene.daemon.wait_stopped()

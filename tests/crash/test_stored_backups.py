@@ -130,7 +130,7 @@ def test_a_step_fails(scene, point):
     scene.works_on()
 
 
-@pytest.mark.parametrize("point", ["checkpoint", "server", "show"])
+@pytest.mark.parametrize("point", ["checkpoint", "server"])
 def test_cancelled_while_it_begins(scene, point):
     scene.begin(point, "stop")
     scene.daemon.wait_stopped()

@@ -148,7 +148,8 @@ class DownVm:
 
     # --- what has to be true at all times ---
     def files(self):
-        return {f"{self.pool_path}/{name}" for name in images.image_files(self.pool_path)}
+        """Of volumes: without copies of variable stores."""
+        return {f"{self.pool_path}/{name}" for name in images.image_files(self.pool_path) if ".nvram" not in name}
 
     def check(self):
         """The files are those of the records, whole, and the chains are as the daemon says."""

@@ -34,9 +34,12 @@ class LinuxGuest(Qemu):
     options: what tests/guest/rootfs/init understands: writer=1, writer_ms=20, agent="none" or "hung",
     nomount=1, mountopts="ro".
     panic: what QEMU does when the guest panics (-action panic=...); without it the guest reboots.
+    standing: start() does not wait for the guest, which does not run by itself: wait_booted() does, later.
     """
 
-    def __init__(self, directory, disks, image=CACHE, xfs=False, panic=None, memory=128, extra=(), **options):
+    def __init__(self, directory, disks, image=CACHE, xfs=False, panic=None, memory=128, extra=(), standing=False,
+                 **options):
+        self.standing = standing
         self.control_path = os.path.join(str(directory), "control.sock")
         self.acknowledged_path = os.path.join(str(directory), "acknowledged")
         self.control = None
@@ -55,12 +58,14 @@ class LinuxGuest(Qemu):
     def start(self, timeout=90):
         """Returns when the guest has booted: its disks are mounted, its agent is started."""
         super().start()
-        self.control = QGA.to(self.control_path)
-        self.wait_booted(timeout)
+        if not self.standing:
+            self.wait_booted(timeout)
         return self
 
     def wait_booted(self, timeout=90):
         """Also after a reboot."""
+        if self.control is None:
+            self.control = QGA.to(self.control_path)
         self.control.sync(timeout)
 
     def shell(self, script, **options):

@@ -147,6 +147,27 @@ class Run:
             self.finish(backup, killed=end != "finish")
             self.holds(options, disks, contents)
 
+    def pull_down(self):
+        """While the VM is down: the same, but that nobody writes meanwhile."""
+        options, since, disks = self.request()
+        self.tree.down()
+        self.scatter(6)
+        with self.tree.moment(still=True) as moment:
+            backup = backups.start(self.client, self.tree.vm, **options)
+            if self.chance(0.3):
+                self.daemon.kill()
+                self.daemon.start()
+            contents = self.read(backup, since, disks, moment)
+            end = self.random.choice(["finish"] * 3 + ["abort"])
+            self.done[-1] += f" ({options['kind']}, {end})"
+            if end == "finish":
+                backups.finish(self.client, backup)
+                self.holds(options, disks, contents)
+            else:
+                backups.abort(self.client, backup)
+        assert self.tree.contents() == moment.contents
+        self.tree.up()
+
     def finish(self, backup, killed):
         if not killed:
             return backups.finish(self.client, backup)
@@ -406,7 +427,7 @@ class Run:
             return [self.delete, self.killed_delete]
         if len(self.checkpoints()) > MOST_CHECKPOINTS:
             return [self.delete_checkpoint]
-        acts = [self.pull] * 9 + [self.push] * 5 + [self.killed_start, self.delete_checkpoint]
+        acts = [self.pull] * 8 + [self.push] * 5 + [self.pull_down] * 3 + [self.killed_start, self.delete_checkpoint]
         acts += [self.snapshot] * 3 + [self.restart, self.crash, self.restart_daemon, self.kill_daemon, self.flatten, self.overlay,
                                        self.merge]
         if self.tree.snapshots:

@@ -69,7 +69,7 @@ def test_restored(client, pool, options):
     assert [os.path.basename(disk["ActivePath"])] == restores.leftovers(path)
     assert client.of_kind("backup") == {}
     if "preallocation" not in options:
-        assert client.get(result["volume"], "Volume", "AllocatedBytes") < 8 * MIB
+        assert client.get(result["volume"], "Volume", "AllocatedBytes") < SIZE // 2
 
 
 def test_efficient(client, pool):
@@ -299,7 +299,7 @@ def test_its_storage_daemon_ends(client, pool, daemon, bus, away):
     again = Client(bus.address)
     try:
         why = backups.wait_failed(again, restore)
-        assert "storage daemon" in why or "monitor" in why, why
+        assert "has ended" in why, why
         assert restores.leftovers(pool[0]) == [] and backups.exports_left(again) == []
         with pytest.raises(DBusError, match="has failed"):
             again.call(restore, "Backup", "Finish", "a{sv}", {})

@@ -465,14 +465,13 @@ def test_changes_until_a_snapshot(tree, down):
         assert read(tree, backup, again) == held[snapshot], (snapshot, since)
         assert sum(copy.read for copy in again) < SIZE
         backups.finish(tree.client, backup)
-        for number, disk in enumerate(tree.disks):
-            export = exports.make(tree.client, tree.snapshots[snapshot], disk, since=since)
-            copy = backups.Copy()
-            copy.data = bytearray(data[number])
-            properties = tree.client.get_all(export, "Export")
-            assert copy.take(properties["Uri"], properties["Bitmap"]) == held[snapshot][number], (snapshot, since)
-            exports.stop(tree.client, export)
-    for snapshot, since in (("c0-s0", "c0"), ("c0-s1", "c0"), ("c1-s0", "c0"), ("c1-s0", "c1"), ("c1-s1", "c1")):
+        export = exports.make(tree.client, tree.snapshots[snapshot], tree.disks[0], since=since)
+        copy = backups.Copy()
+        copy.data = bytearray(data[0])
+        properties = tree.client.get_all(export, "Export")
+        assert copy.take(properties["Uri"], properties["Bitmap"]) == held[snapshot][0], (snapshot, since)
+        exports.stop(tree.client, export)
+    for snapshot, since in (("c0-s1", "c0"), ("c1-s0", "c0"), ("c1-s0", "c1")):
         check(snapshot, since)
     with pytest.raises(DBusError) as failure:
         backups.begin_of_snapshot(tree.client, tree.vm, tree.snapshots["c0-s1"], kind="differential", since="c1")
@@ -483,7 +482,7 @@ def test_changes_until_a_snapshot(tree, down):
     backups.finish(tree.client, backup)
     tree.client.finish(tree.delete("c0-s1"))
     tree.forget("c0-s1")
-    for snapshot, since in (("c1-s0", "c0"), ("c1-s1", "c0"), ("c1-s1", "c1")):
+    for snapshot, since in (("c1-s0", "c0"), ("c1-s1", "c1")):
         check(snapshot, since)
 
 

@@ -23,6 +23,9 @@ void expect_same(const VmRecord& a, const VmRecord& b) {
     EXPECT_EQ(a.current_snapshot, b.current_snapshot);
     EXPECT_EQ(a.adopt, b.adopt);
     EXPECT_EQ(a.foreign_manager, b.foreign_manager);
+    EXPECT_EQ(a.nvram, b.nvram);
+    EXPECT_EQ(a.resumes_from, b.resumes_from);
+    EXPECT_EQ(a.preview, b.preview);
 }
 void expect_same(const DiskRecord& a, const DiskRecord& b) {
     EXPECT_EQ(a.id, b.id);
@@ -56,6 +59,7 @@ void expect_same(const SnapshotRecord& a, const SnapshotRecord& b) {
     EXPECT_EQ(a.excluded, b.excluded);
     EXPECT_EQ(a.config, b.config);
     EXPECT_EQ(a.config_type, b.config_type);
+    EXPECT_EQ(a.files, b.files);
 }
 void expect_same(const JobRecord& a, const JobRecord& b) {
     EXPECT_EQ(a.id, b.id);
@@ -264,6 +268,23 @@ TEST_F(StoreTest, ReadsBackRestores) {
     changes.put(record);
     commit(std::move(changes));
     EXPECT_THAT(reopened().backups, ElementsAre(record));
+}
+
+TEST_F(StoreTest, ReadsBackAPreview) {
+    PreviewRecord& preview = sample_.vm.preview.emplace();
+    preview.snapshot = sample_.snapshot.id;
+    commit(sample_.changes());
+    expect_same(by_id(reopened().vms, sample_.vm.id), sample_.vm);
+    preview.with_config = true;
+    preview.former_config = std::string("\0former", 7);
+    preview.former_config_type = "text/plain";
+    preview.former_resumes_from = Uuid::make();
+    preview.former_nvram = {
+        {SnapshotFileKind::nvram, sample_.pool.id, "kept.nvram0", 131'072, "/var/lib/firmware/web.fd"}};
+    Changes changes;
+    changes.put(sample_.vm);
+    commit(std::move(changes));
+    expect_same(by_id(reopened().vms, sample_.vm.id), sample_.vm);
 }
 
 TEST_F(StoreTest, ReadsBackWhatNoTextIs) {

@@ -54,6 +54,7 @@ Sample::Sample(const std::string& pool_path) {
     vm.config_type = "application/xml";
     vm.adopt = false;
     vm.foreign_manager = true;
+    vm.nvram = {{"/var/lib/firmware/web.fd", 4'000'000'000}};
     disk.id = Uuid::make();
     disk.name = "root";
     disk.vm = vm.id;
@@ -76,7 +77,11 @@ Sample::Sample(const std::string& pool_path) {
     snapshot.excluded = {{Uuid::make(), "no room"}};
     snapshot.config = "<domain>then</domain>";
     snapshot.config_type = "application/xml";
+    snapshot.files = {
+        {SnapshotFileKind::memory, pool.id, "deeper/web.memory", std::uint64_t{1} << 40},
+        {SnapshotFileKind::nvram, pool.id, "deeper/web.nvram0", 131'072, "/var/lib/firmware/web.fd"}};
     vm.current_snapshot = snapshot.id;
+    vm.resumes_from = snapshot.id;
     job.id = Uuid::make();
     job.kind = "create-snapshot";
     job.subject = {ObjectKind::vm, vm.id};
