@@ -184,12 +184,13 @@ def test_daemon_killed_while_it_finishes_one(scene, point):
 
 def test_written_before_the_check_is_made_again(scene):
     backup = backups.start(scene.client, scene.tree.vm, checkpoint="new")
+    path = scene.tree.path(0)
     scene.daemon.at("finish-backup.check", "kill")
     scene.client.send(backup, "Backup", "Finish", "a{sv}", {})
     scene.daemon.wait_killed()
-    images.write(scene.tree.path(0), 0x55, 5 * MIB, 4096)
-    scene.held = scene.content("active")
+    images.write(path, 0x55, 5 * MIB, 4096)
     scene.restart()
+    scene.held = scene.content("active")
     error, message = scene.client.failure(scene.job("finish-backup"))
     assert error == "QemuFailed" and "was written to" in message
     backups.abort(scene.client, backup)
