@@ -24,6 +24,8 @@ class MemoryVm:
         os.makedirs(self.pool_path, exist_ok=True)
         self.options = options
         path = BusyGuest.make(f"{self.pool_path}/root.qcow2", SIZE, region=REGION)
+        if (user := options.get("user")) is not None:
+            os.chown(path, user, user)
         self.guest = BusyGuest(f"{directory}/vm", [{"path": path, "device": device or {}}], region=REGION, memory=memory,
                                extra=self.extra, **options).start()
         self.vm = client.register_vm("web", qmp_socket=self.guest.qmp, config=config, config_type="application/xml")

@@ -536,6 +536,7 @@ def test_it_stays_where_it_is_when_the_disk_moves(make, client, directory):
     vm.launch(paused=True)
     assert vm.loaded()[0] == "succeeded"
     vm.check_of_one_instant()
+    vm.down()
     findings = client.finish(client.call(vm.disk, "Disk", "Check", "a{sv}", {}))["findings"]
     assert findings == [], findings
 
