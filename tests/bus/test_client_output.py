@@ -84,7 +84,8 @@ def test_help_and_version_need_no_bus(directory):
 def test_every_verb_is_run_by_a_test():
     table = json.loads(subprocess.run([PROGRAM, "--help", "--json=short"], check=True, capture_output=True, timeout=60).stdout)
     tests = ""
-    for path in glob.glob(os.path.join(os.path.dirname(__file__), "test_client_*.py")):
+    here = os.path.dirname(__file__)
+    for path in glob.glob(f"{here}/test_client_*.py") + glob.glob(f"{here}/../scenario/test_*.py"):
         with open(path) as f:
             tests += f.read()
     for verb in table["verbs"]:
