@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/backup_object.h"
 
-#include "storage/checkpoints.h"
-#include "storage/end_backup.h"
+#include "storage/backups/end_backup.h"
+#include "storage/checkpoints/checkpoints.h"
 
 namespace volchain::daemon {
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/disk_object.h"
 
-#include "storage/attach_disk.h"
-#include "storage/check_disk.h"
-#include "storage/create_overlay.h"
-#include "storage/create_snapshot.h"
-#include "storage/delete_disk.h"
-#include "storage/detach_disk.h"
-#include "storage/move_disk.h"
-#include "storage/remove_volumes.h"
-#include "storage/resize_disk.h"
+#include "storage/checks/check_disk.h"
+#include "storage/disks/attach_disk.h"
+#include "storage/disks/create_overlay.h"
+#include "storage/disks/delete_disk.h"
+#include "storage/disks/detach_disk.h"
+#include "storage/disks/move_disk.h"
+#include "storage/disks/resize_disk.h"
+#include "storage/merges/remove_volumes.h"
+#include "storage/snapshots/create_snapshot.h"
 
 namespace volchain::daemon {
 

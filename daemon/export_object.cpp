@@ -2,8 +2,8 @@
 #include "daemon/export_object.h"
 
 #include "daemon/bound_exports.h"
-#include "storage/export_server.h"
-#include "storage/stop_export.h"
+#include "storage/exports/export_server.h"
+#include "storage/exports/stop_export.h"
 
 namespace volchain::daemon {
 

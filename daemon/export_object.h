@@ -4,7 +4,7 @@
 #pragma once
 
 #include "daemon/objects.h"
-#include "storage/export_volume.h"
+#include "storage/exports/export_volume.h"
 
 namespace volchain::daemon {
 

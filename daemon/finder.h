@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "storage/catalog.h"
+#include "storage/records/catalog.h"
 
 namespace volchain::daemon {
 

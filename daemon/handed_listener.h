@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "base/unique_fd.h"
-#include "storage/export_listener.h"
+#include "storage/exports/export_listener.h"
 
 namespace volchain::daemon {
 

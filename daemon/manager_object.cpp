@@ -5,11 +5,11 @@
 #include "daemon/export_object.h"
 #include "daemon/finder.h"
 #include "daemon/schedule_object.h"
-#include "storage/helper.h"
-#include "storage/import_manifest.h"
-#include "storage/pools.h"
-#include "storage/restore_disk.h"
-#include "storage/vms.h"
+#include "storage/backups/restore_disk.h"
+#include "storage/documents/import_manifest.h"
+#include "storage/pools/pools.h"
+#include "storage/qemu/helper.h"
+#include "storage/vms/vms.h"
 
 namespace volchain::daemon {
 

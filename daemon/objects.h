@@ -12,8 +12,8 @@
 
 #include "base/text.h"
 #include "daemon/paths.h"
-#include "storage/clone.h"
-#include "storage/map_volume.h"
+#include "storage/snapshots/clone.h"
+#include "storage/volumes/map_volume.h"
 #include "systemd/options.h"
 #include "systemd/vtable.h"
 

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "storage/records.h"
+#include "storage/records/records.h"
 #include "systemd/wire_types.h"
 
 namespace volchain::daemon {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/pool_object.h"
 
-#include "storage/create_disk.h"
-#include "storage/import_disk.h"
-#include "storage/pools.h"
+#include "storage/disks/create_disk.h"
+#include "storage/disks/import_disk.h"
+#include "storage/pools/pools.h"
 
 namespace volchain::daemon {
 

@@ -3,7 +3,7 @@
 
 #include <boost/asio/post.hpp>
 
-#include "storage/preview_state.h"
+#include "storage/records/preview_state.h"
 
 namespace volchain::daemon {
 

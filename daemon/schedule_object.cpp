@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "daemon/schedule_object.h"
 
-#include "storage/schedule_settings.h"
+#include "storage/records/schedule_settings.h"
 
 namespace volchain::daemon {
 

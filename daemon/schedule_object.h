@@ -6,8 +6,8 @@
 #include <map>
 
 #include "daemon/objects.h"
-#include "storage/schedules.h"
-#include "storage/snapshot_options.h"
+#include "storage/schedules/schedules.h"
+#include "storage/snapshots/snapshot_options.h"
 
 namespace volchain::daemon {
 

@@ -2,12 +2,12 @@
 #include "daemon/snapshot_object.h"
 
 #include "daemon/export_object.h"
-#include "storage/diff_snapshots.h"
-#include "storage/preview.h"
-#include "storage/preview_state.h"
-#include "storage/remove_volumes.h"
-#include "storage/snapshot_documents.h"
-#include "storage/snapshots.h"
+#include "storage/documents/snapshot_documents.h"
+#include "storage/merges/remove_volumes.h"
+#include "storage/previews/preview.h"
+#include "storage/records/preview_state.h"
+#include "storage/snapshots/diff_snapshots.h"
+#include "storage/snapshots/snapshots.h"
 
 namespace volchain::daemon {
 

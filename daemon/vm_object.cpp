@@ -3,17 +3,17 @@
 
 #include "daemon/bound_exports.h"
 #include "daemon/schedule_object.h"
-#include "storage/checkpoints.h"
-#include "storage/create_snapshot.h"
-#include "storage/delete_checkpoint.h"
-#include "storage/end_preview.h"
-#include "storage/launch_arguments.h"
-#include "storage/load_memory.h"
-#include "storage/preview.h"
-#include "storage/resume_state.h"
-#include "storage/snapshot_documents.h"
-#include "storage/start_backup.h"
-#include "storage/vms.h"
+#include "storage/backups/start_backup.h"
+#include "storage/checkpoints/checkpoints.h"
+#include "storage/checkpoints/delete_checkpoint.h"
+#include "storage/documents/snapshot_documents.h"
+#include "storage/memory/load_memory.h"
+#include "storage/memory/resume_state.h"
+#include "storage/previews/end_preview.h"
+#include "storage/previews/preview.h"
+#include "storage/snapshots/create_snapshot.h"
+#include "storage/vms/launch_arguments.h"
+#include "storage/vms/vms.h"
 
 namespace volchain::daemon {
 

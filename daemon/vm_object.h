@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "daemon/objects.h"
-#include "storage/push_backup.h"
+#include "storage/backups/push_backup.h"
 
 namespace volchain::daemon {
 

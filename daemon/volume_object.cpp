@@ -4,9 +4,9 @@
 #include <sys/stat.h>
 
 #include "daemon/export_object.h"
-#include "storage/checksum_volume.h"
-#include "storage/measure_volume.h"
-#include "storage/remove_volumes.h"
+#include "storage/merges/remove_volumes.h"
+#include "storage/volumes/checksum_volume.h"
+#include "storage/volumes/measure_volume.h"
 
 namespace volchain::daemon {
 

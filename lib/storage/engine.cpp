@@ -5,10 +5,10 @@
 
 #include "async/deadline.h"
 #include "base/text.h"
-#include "storage/load_memory.h"
-#include "storage/manifest.h"
-#include "storage/quiesce.h"
+#include "storage/documents/manifest.h"
+#include "storage/memory/load_memory.h"
 #include "storage/recovery.h"
+#include "storage/vms/quiesce.h"
 
 namespace volchain::storage {
 namespace {

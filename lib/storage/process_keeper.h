@@ -13,7 +13,7 @@
 
 #include "async/task.h"
 #include "base/unique_fd.h"
-#include "storage/export_listener.h"
+#include "storage/exports/export_listener.h"
 
 namespace volchain::storage {
 

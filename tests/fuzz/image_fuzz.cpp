@@ -16,7 +16,7 @@
 
 #include "base/file.h"
 #include "qcow2/identify.h"
-#include "storage/image.h"
+#include "storage/images/image.h"
 
 namespace volchain::storage {
 namespace {

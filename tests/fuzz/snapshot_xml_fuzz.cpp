@@ -9,8 +9,8 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "storage/calendar.h"
-#include "storage/snapshot_xml.h"
+#include "storage/documents/snapshot_xml.h"
+#include "storage/schedules/calendar.h"
 
 namespace volchain::storage {
 namespace {

@@ -37,6 +37,11 @@ def includes(path):
                 yield number, match.group(1)
 
 
+def sources(directory):
+    return sorted(os.path.join(room, name) for room, _, names in os.walk(directory) for name in names
+                  if name.endswith((".h", ".cpp")))
+
+
 def main():
     problems = []
     for layer in LAYERS:
@@ -45,10 +50,8 @@ def main():
         unknown = [other for other in allowed if other not in LAYERS]
         if unknown:
             problems.append(f"{layer}/meson.build: unknown {unknown}")
-        for name in sorted(os.listdir(os.path.join(ROOT, layer))):
-            if not name.endswith((".h", ".cpp")):
-                continue
-            path = os.path.join(ROOT, layer, name)
+        for path in sources(os.path.join(ROOT, layer)):
+            name = os.path.relpath(path, os.path.join(ROOT, layer))
             for number, header in includes(path):
                 owner = [other for other in LAYERS if header.startswith(PREFIX[other])]
                 if not owner:

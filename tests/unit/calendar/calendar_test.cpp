@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/calendar.h"
+#include "storage/schedules/calendar.h"
 
 #include <gmock/gmock.h>
 

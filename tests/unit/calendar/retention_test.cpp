@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include "storage/retention.h"
+#include "storage/schedules/retention.h"
 
 #include <gmock/gmock.h>
 
 #include <algorithm>
 #include <set>
 
-#include "storage/calendar.h"
+#include "storage/schedules/calendar.h"
 
 namespace volchain::storage::retention_test {
 namespace {

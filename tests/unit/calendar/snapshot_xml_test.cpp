@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/snapshot_xml.h"
+#include "storage/documents/snapshot_xml.h"
 
 #include <gmock/gmock.h>
 

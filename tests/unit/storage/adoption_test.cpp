@@ -2,7 +2,7 @@
 //
 // From what QEMU says of its disks to records: with answers that a real one gave (recordings/record.py), and
 // with live disks written down here where it is about one rule.
-#include "storage/adoption.h"
+#include "storage/vms/adoption.h"
 
 #include "base/file.h"
 #include "base/text.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Checksums that were computed with Python, by the definition in org.volchain1(5).
-#include "storage/block_digest.h"
+#include "storage/images/block_digest.h"
 
 #include <gtest/gtest.h>
 

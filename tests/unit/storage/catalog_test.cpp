@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/catalog.h"
+#include "storage/records/catalog.h"
 
 #include "support.h"
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include "storage/check_disk.h"
+#include "storage/checks/check_disk.h"
 
-#include "storage/bitmap_findings.h"
-#include "storage/graph_findings.h"
-#include "storage/image_check.h"
-#include "storage/mark_findings.h"
-#include "storage/record_findings.h"
-#include "storage/stray_files.h"
+#include "storage/checks/bitmap_findings.h"
+#include "storage/checks/graph_findings.h"
+#include "storage/checks/image_check.h"
+#include "storage/checks/mark_findings.h"
+#include "storage/checks/record_findings.h"
+#include "storage/checks/stray_files.h"
 #include "support.h"
 
 namespace volchain::storage::check_disk_test {

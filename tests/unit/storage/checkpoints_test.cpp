@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include "storage/checkpoints.h"
+#include "storage/checkpoints/checkpoints.h"
 
-#include "storage/export_bitmap.h"
+#include "storage/checkpoints/export_bitmap.h"
 #include "support.h"
 
 namespace volchain::storage::checkpoints_test {

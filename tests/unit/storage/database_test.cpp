@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/database.h"
+#include "storage/records/database.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

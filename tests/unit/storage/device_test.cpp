@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // What guests and QEMUs may answer when a device is to go, or to come; real ones are in tests/scenario/test_hotplug.py.
-#include "storage/device.h"
+#include "storage/qemu/device.h"
 
 #include "support.h"
 

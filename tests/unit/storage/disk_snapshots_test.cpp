@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/disk_snapshots.h"
+#include "storage/vms/disk_snapshots.h"
 
 #include "support.h"
 

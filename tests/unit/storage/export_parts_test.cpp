@@ -12,10 +12,10 @@
 
 #include "base/file.h"
 #include "base/process_mark.h"
-#include "storage/export_bitmap.h"
-#include "storage/export_listener.h"
-#include "storage/export_place.h"
-#include "storage/socket_census.h"
+#include "storage/checkpoints/export_bitmap.h"
+#include "storage/exports/export_listener.h"
+#include "storage/exports/export_place.h"
+#include "storage/exports/socket_census.h"
 #include "support.h"
 
 namespace volchain::storage::export_parts_test {

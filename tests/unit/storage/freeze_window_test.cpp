@@ -6,8 +6,8 @@
 #include <map>
 
 #include "base/text.h"
-#include "storage/quiesce.h"
-#include "storage/vms.h"
+#include "storage/vms/quiesce.h"
+#include "storage/vms/vms.h"
 #include "support.h"
 
 namespace volchain::storage::freeze_window_test {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include "storage/held_volumes.h"
+#include "storage/jobs/held_volumes.h"
 
-#include "storage/merge_step.h"
+#include "storage/merges/merge_step.h"
 #include "support.h"
 
 namespace volchain::storage::held_volumes_test {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/holds.h"
+#include "storage/jobs/holds.h"
 
 #include "support.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/image_owner.h"
+#include "storage/images/image_owner.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

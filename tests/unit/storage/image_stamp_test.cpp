@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/image_stamp.h"
+#include "storage/images/image_stamp.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -2,7 +2,7 @@
 //
 // What is refused of a foreign image, by our own reader alone: no program of QEMU opens one here but to make
 // it.
-#include "storage/image.h"
+#include "storage/images/image.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

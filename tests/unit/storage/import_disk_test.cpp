@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
 // What an import does with the chain below an image. (What is refused of a single image: image_test.cpp.)
-#include "storage/import_disk.h"
+#include "storage/disks/import_disk.h"
 
 #include <filesystem>
 
-#include "storage/create_overlay.h"
-#include "storage/pools.h"
+#include "storage/disks/create_overlay.h"
+#include "storage/pools/pools.h"
 #include "support.h"
 
 namespace volchain::storage::import_disk_test {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/job.h"
+#include "storage/jobs/job.h"
 
 #include <filesystem>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/jobs.h"
+#include "storage/jobs/jobs.h"
 
 #include <filesystem>
 

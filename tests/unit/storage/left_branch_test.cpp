@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/left_branch.h"
+#include "storage/previews/left_branch.h"
 
 #include "support.h"
 

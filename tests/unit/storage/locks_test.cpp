@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/locks.h"
+#include "storage/jobs/locks.h"
 
 #include "support.h"
 

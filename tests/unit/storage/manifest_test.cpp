@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/manifest.h"
+#include "storage/documents/manifest.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/memory_file.h"
+#include "storage/memory/memory_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/merge_bitmaps.h"
+#include "storage/merges/merge_bitmaps.h"
 
 #include <deque>
 

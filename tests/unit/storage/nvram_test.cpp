@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/nvram.h"
+#include "storage/vms/nvram.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

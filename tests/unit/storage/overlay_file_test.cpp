@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/overlay_file.h"
+#include "storage/images/overlay_file.h"
 
 #include <fcntl.h>
 #include <sys/mount.h>
@@ -13,7 +13,7 @@
 #include <set>
 
 #include "qmp/image_lock.h"
-#include "storage/image.h"
+#include "storage/images/image.h"
 #include "support.h"
 
 namespace volchain::storage::overlay_file_test {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
 // The overlays of an operation on the disks of a real QEMU that does not run its guest.
-#include "storage/overlays.h"
+#include "storage/volumes/overlays.h"
 
 #include <csignal>
 #include <filesystem>
 
 #include "base/text.h"
-#include "storage/vms.h"
+#include "storage/vms/vms.h"
 #include "support.h"
 
 namespace volchain::storage::overlays_test {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/pool.h"
+#include "storage/pools/pool.h"
 
 #include <sys/mount.h>
 #include <sys/stat.h>

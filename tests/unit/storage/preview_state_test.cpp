@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include "storage/preview_state.h"
+#include "storage/records/preview_state.h"
 
-#include "storage/preview.h"
+#include "storage/previews/preview.h"
 #include "support.h"
 
 namespace volchain::storage::preview_state_test {

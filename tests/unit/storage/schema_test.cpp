@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/schema.h"
+#include "storage/records/schema.h"
 
 #include <filesystem>
 #include <fstream>

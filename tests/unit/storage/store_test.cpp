@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "storage/store.h"
+#include "storage/records/store.h"
 
 #include <filesystem>
 

@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "storage/catalog.h"
 #include "storage/engine.h"
+#include "storage/records/catalog.h"
 #include "support/run_task.h"
 #include "unit/qcow2/support.h"
 #include "unit/qmp/support.h"

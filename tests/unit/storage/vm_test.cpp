@@ -2,11 +2,11 @@
 //
 // A VM as its monitor shows it: with a real QEMU that does not run its guest, and with a monitor that does as it is
 // told.
-#include "storage/vm.h"
+#include "storage/vms/vm.h"
 
 #include "base/text.h"
-#include "storage/create_snapshot.h"
-#include "storage/vms.h"
+#include "storage/snapshots/create_snapshot.h"
+#include "storage/vms/vms.h"
 #include "support.h"
 
 namespace volchain::storage::vm_test {

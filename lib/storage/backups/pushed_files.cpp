@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+#include "storage/backups/pushed_files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "qcow2/empty_image.h"
+#include "storage/checkpoints/checkpoints.h"
+#include "storage/volumes/new_image.h"
+
+namespace volchain::storage {
+namespace {
+
+/// The part of a file's name that tells which moment it is of.
+std::string moment_of(const BackupRecord& record) {
+    const auto checkpoint = CheckpointName::of_bitmap(record.checkpoint);
+    if (checkpoint) return checkpoint->name;
+    return format_utc(record.moment == Timestamp() ? record.created : record.moment);
+}
+
+bool is_there(const std::string& path) {
+    struct stat status {};
+    return ::lstat(path.c_str(), &status) == 0;
+}
+
+/// Why nothing can be put on a file; empty where that can be.
+std::string unfit_below(const PushedFile& below) {
+    if (!is_there(below.path()))
+        return fmt::format("{} has no {}, the backup of that checkpoint", quote(below.directory),
+                           quote(below.name));
+    const VolumeFacts facts = inspect_image(below.directory, below.name, VolumeFormat::qcow2);
+    if (facts.state == VolumeState::ok) return {};
+    return fmt::format("{} is {}: {}", quote(below.path()), word(facts.state), facts.problem);
+}
+
+}  // namespace
+
+Json PushedFile::json() const {
+    return Json{{"directory", directory}, {"name", name}, {"part", part}, {"below", below}};
+}
+
+PushedFile PushedFile::parse(const JsonReader& plan) {
+    return {plan.at("directory").string(), plan.at("name").string(), plan.at("part").string(),
+            plan.at("below").string()};
+}
+
+void check_push_directory(const std::string& path) {
+    const auto refuse = [&](std::string_view why) {
+        throw Error(ErrorCode::invalid_argument, "option 'target': {} {}", quote(clipped(path)), why);
+    };
+    if (!std::filesystem::path(path).is_absolute()) refuse("is not an absolute path");
+    struct stat status {};
+    if (::stat(path.c_str(), &status) < 0 || !S_ISDIR(status.st_mode)) refuse("is no directory");
+}
+
+std::vector<PushedFile> plan_files(const std::vector<std::string>& disk_names, const PushTarget& target,
+                                   BackupRecord& record) {
+    std::vector<PushedFile> files;
+    const auto since = CheckpointName::of_bitmap(record.since);
+    for (std::size_t index = 0; index < record.disks.size(); ++index) {
+        BackupDisk& disk = record.disks[index];
+        const std::string name = file_name_part(disk_names[index]);
+        PushedFile file{target.directory,
+                        fmt::format("{}.{}.qcow2", name, moment_of(record)),
+                        fmt::format(".vc-{}-{}.part", record.id.str(), index),
+                        {}};
+        if (is_there(file.path()))
+            throw Error(ErrorCode::already_exists, "there is a file {} already; name another checkpoint",
+                        quote(file.path()));
+        if (disk.incremental) {
+            const PushedFile below{target.directory, fmt::format("{}.{}.qcow2", name, since->name), {}, {}};
+            disk.why = unfit_below(below);
+            disk.incremental = disk.why.empty();
+            if (disk.incremental) file.below = below.name;
+        }
+        files.push_back(std::move(file));
+    }
+    return files;
+}
+
+void make_pushed_file(const PushedFile& file, std::uint64_t size, const std::string& model_pool,
+                      const std::string& model) {
+    qcow2::EmptyImageOptions options(size);
+    if (!file.below.empty()) options.on(file.below, "qcow2");
+    const qcow2::EmptyImage image = qcow2::empty_image(options);
+    const NewFile made(file.directory, file.part);
+    make_image_file_like(made, model_pool, model);
+    const UniqueFd directory = open_directory(file.directory);
+    const UniqueFd fd = open_beneath(directory.get(), file.part, O_WRONLY);
+    for (const qcow2::Extent& extent : image.extents) write_at(fd.get(), extent.bytes, extent.offset);
+    if (::ftruncate(fd.get(), static_cast<off_t>(image.length)) < 0)
+        throw system_error(errno, "cannot set the length of " + quote(file.part_path()));
+}
+
+async::Task<> name_pushed_files(Engine& engine, std::vector<PushedFile> files) {
+    auto work = [files = std::move(files)] {
+        for (const PushedFile& file : files) {
+            if (!is_there(file.part_path())) continue;
+            const UniqueFd directory = open_directory(file.directory);
+            if (::renameat2(directory.get(), file.part.c_str(), directory.get(), file.name.c_str(),
+                            RENAME_NOREPLACE) < 0)
+                throw system_error(
+                    errno, fmt::format("cannot call {} {}", quote(file.part_path()), quote(file.path())));
+            flush_image_file(NewFile(file.directory, file.name));
+        }
+    };
+    co_await engine.files().run(std::move(work));
+}
+
+async::Task<> remove_parts(Engine& engine, std::vector<PushedFile> files) {
+    auto work = [files = std::move(files)] {
+        for (const PushedFile& file : files) remove_image_file(NewFile(file.directory, file.part));
+    };
+    co_await engine.files().run(std::move(work));
+}
+
+}  // namespace volchain::storage
