@@ -68,7 +68,8 @@ async::Task<> list_snapshots(Session& session, Arguments arguments) {
 async::Task<> create_snapshot(Session& session, Arguments arguments) {
     bus::Dict options = co_await read_snapshot_options(session, arguments);
     const bus::ObjectPath vm = co_await session.find("vm", arguments.at(0));
-    if (const auto profile = arguments.value("profile")) options.emplace("profile", *profile);
+    for (const char* option : {"profile", "checkpoint"})
+        if (const auto value = arguments.value(option)) options.emplace(option, *value);
     const std::string name = arguments.word(1).value_or("");
     const auto job = co_await session.call<bus::ObjectPath>(vm, "CreateSnapshot", name, options);
     co_await finish_job(session, job, "snapshot");
@@ -197,6 +198,7 @@ async::Task<> print_snapshot_xml(Session& session, Arguments arguments) {
 std::vector<Verb> snapshot_verbs() {
     std::vector<Option> create = snapshot_options();
     create.push_back({"profile", "NAME", "what is not given here is as saved in this profile of the VM"});
+    create.push_back({"checkpoint", "NAME", "begin a checkpoint at its moment, for incremental backups"});
     const Option no_config{"no-config", "", "let the VM keep its configuration, and boot"};
     const Option memory{"memory", "", "fail where it cannot go on from the snapshot's memory"};
     const Option no_memory{"no-memory", "", "let it boot instead of going on from the snapshot's memory"};

@@ -63,6 +63,7 @@ async::Task<bus::ObjectPath> VmObject::create_snapshot(bus::Call call, Uuid id, 
                                                        bus::Options options) {
     storage::SnapshotRequest request(id, std::move(name));
     const auto wanted = take_snapshot_options(options);
+    request.checkpoint = options.take<std::string>("checkpoint", "");
     options.finish();
     storage::apply_snapshot_options(engine_.catalog(), wanted, request);
     request.owner_uid = co_await call.sender_uid();

@@ -89,7 +89,8 @@ def test_push(ctl, web, directory):
 
 
 def test_of_a_snapshot(ctl, web):
-    ctl.ok("snapshot", "create", "web", "s1", "--quiesce=off")
+    ctl.ok("snapshot", "create", "web", "s1", "--quiesce=off", "--checkpoint=since-s1")
+    assert "since-s1" in ctl.ok("vm", "checkpoints", "web")
     backup = ctl.ok("-q", "backup", "start", "web", "--snapshot=s1").strip()
     shown = ctl.json("backup", "show", backup)
     assert (shown["source"], shown["snapshot"]["name"], shown["consistency"]) == ("snapshot", "s1", "crash")

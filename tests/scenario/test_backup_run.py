@@ -80,7 +80,8 @@ def content(tree):
 
 
 def run(ctl, target, *options):
-    return ctl.json("backup", "run", "web", target, "--quiesce=off", *options)
+    # Longer than it waits itself: then it says for what.
+    return ctl.json("backup", "run", "web", target, "--quiesce=off", *options, timeout=200)
 
 
 def kinds(moment):

@@ -47,6 +47,9 @@ class World:
         """(consistency, why not better) of a snapshot that succeeds."""
         return self.taken(self.start(**options))
 
+    def checkpoints(self):
+        return [name for name, _, _ in self.client.get(self.vm, "VM", "Checkpoints")]
+
     def taken(self, job):
         result = self.client.finish(job)
         snapshot = self.client.get_all(result["snapshot"], "Snapshot")
@@ -233,14 +236,15 @@ def test_not_proved_to_be_frozen_till_the_end(world, agent, trouble, quiesce):
     trouble(agent)
     before = world.picture()
     with in_time():
-        job = world.start(quiesce=quiesce)
+        job = world.start(quiesce=quiesce, checkpoint="c0")
         if quiesce == "auto":
             consistency, why = world.taken(job)
             assert consistency == "crash" and DURING[trouble] in why
+            assert world.checkpoints() == ["c0"]
         else:
             error, message = world.client.failure(job)
             assert error == "QuiesceFailed" and DURING[trouble] in message and "undone" in message
-            assert world.picture() == before
+            assert world.picture() == before and world.checkpoints() == []
     check_thawed(agent)
 
 

@@ -500,6 +500,43 @@ def test_a_snapshot_pushed(tree, target):
     tree.check()
 
 
+@pytest.mark.parametrize("down", [False, True], ids=["live", "down"])
+def test_a_chain_of_snapshots(tree, target, down, monkeypatch):
+    """Each snapshot begins a checkpoint, and the next one's backup holds what has changed since: no guest is asked for anything but
+    snapshots, which may go when they were backed up."""
+    if down:
+        tree.down()
+
+    def kept(number):
+        scatter(tree, 20 + number)
+        options = {"quiesce": Variant("s", "off"), "checkpoint": Variant("s", f"c:{number}")}
+        job = tree.client.call(tree.vm, "VM", "CreateSnapshot", "sa{sv}", f"s{number}", options)
+        tree.snapshots[f"s{number}"] = tree.client.finish(job)["snapshot"]
+        assert [state for name, state in backups.checkpoints(tree.client, tree.vm).items()] == ["ok"] * (number + 1)
+        scatter(tree, 40 + number)
+        return content(tree, f"s{number}")
+
+    def pushed(number, **options):
+        job = backups.begin_of_snapshot(tree.client, tree.vm, tree.snapshots[f"s{number}"], mode="push", target=target, **options)
+        return sorted(tree.client.finish(job)["files"])
+
+    held = [kept(0)]
+    files = [pushed(0)]
+    assert [os.path.basename(path) for path in files[0]] == ["web-serial0.c-0.qcow2", "web-serial1.c-0.qcow2"]
+    held.append(kept(1))
+    files.append(pushed(1, kind="incremental", require_incremental=True))
+    tree.client.finish(tree.delete("s0"))
+    tree.forget("s0")
+    held.append(kept(2))
+    files.append(pushed(2, kind="incremental", require_incremental=True))
+    with pytest.raises(DBusError, match="already"):
+        tree.client.call(tree.vm, "VM", "CreateSnapshot", "sa{sv}", "again", {"checkpoint": Variant("s", "c:2")})
+    monkeypatch.chdir(target)  # a name with ':' would be that of a protocol here
+    assert [digests(os.path.basename(path) for path in at_once) for at_once in files] == held
+    assert [len(images.chain(path)) for path in files[2]] == [3, 3]
+    tree.check()
+
+
 def test_a_snapshot_is_kept_while_it_is_pushed(tree, target):
     tree.write(1, 0, SIZE)
     tree.snapshot("s1")

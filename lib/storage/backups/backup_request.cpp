@@ -105,12 +105,7 @@ std::string bitmap_since(const Engine& engine, const BackupRequest& request) {
 
 std::string new_bitmap(const Engine& engine, const BackupRequest& request) {
     if (request.checkpoint.empty()) return {};
-    for (const Checkpoint& checkpoint : checkpoints_of(engine, request.vm))
-        if (checkpoint.name.name == request.checkpoint)
-            throw Error(ErrorCode::already_exists,
-                        "{} has a checkpoint {} already; delete it, or name another",
-                        engine.catalog().describe({ObjectKind::vm, request.vm}), quote(request.checkpoint));
-    return CheckpointName(request.checkpoint, now()).bitmap();
+    return new_checkpoint(engine, request.vm, request.checkpoint, now()).bitmap();
 }
 
 }  // namespace volchain::storage

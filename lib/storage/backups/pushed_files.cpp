@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -18,11 +19,9 @@
 namespace volchain::storage {
 namespace {
 
-/// The part of a file's name that tells which moment it is of.
-std::string moment_of(const BackupRecord& record) {
-    const auto checkpoint = CheckpointName::of_bitmap(record.checkpoint);
-    if (checkpoint) return checkpoint->name;
-    return format_utc(record.moment == Timestamp() ? record.created : record.moment);
+std::string file_of(const std::string& disk, std::string moment) {
+    std::replace(moment.begin(), moment.end(), ':', '-');
+    return fmt::format("{}.{}.qcow2", file_name_part(disk), moment);
 }
 
 bool is_there(const std::string& path) {
@@ -61,21 +60,21 @@ void check_push_directory(const std::string& path) {
 }
 
 std::vector<PushedFile> plan_files(const std::vector<std::string>& disk_names, const PushTarget& target,
-                                   BackupRecord& record) {
+                                   const std::string& moment, BackupRecord& record) {
+    const std::string time = format_utc(record.moment == Timestamp() ? record.created : record.moment);
     std::vector<PushedFile> files;
     const auto since = CheckpointName::of_bitmap(record.since);
     for (std::size_t index = 0; index < record.disks.size(); ++index) {
         BackupDisk& disk = record.disks[index];
-        const std::string name = file_name_part(disk_names[index]);
         PushedFile file{target.directory,
-                        fmt::format("{}.{}.qcow2", name, moment_of(record)),
+                        file_of(disk_names[index], moment.empty() ? time : moment),
                         fmt::format(".vc-{}-{}.part", record.id.str(), index),
                         {}};
         if (is_there(file.path()))
             throw Error(ErrorCode::already_exists, "there is a file {} already; name another checkpoint",
                         quote(file.path()));
         if (disk.incremental) {
-            const PushedFile below{target.directory, fmt::format("{}.{}.qcow2", name, since->name), {}, {}};
+            const PushedFile below{target.directory, file_of(disk_names[index], since->name), {}, {}};
             disk.why = unfit_below(below);
             disk.incremental = disk.why.empty();
             if (disk.incremental) file.below = below.name;

@@ -2,7 +2,8 @@
 //
 // The files that a backup in push mode consists of: one qcow2 image for each disk, in a directory: all of the disk, or what changed
 // since a checkpoint, over the file of that checkpoint's backup: a chain that can be opened as it lies. A file of disk "root" is
-// called root.CHECKPOINT.qcow2, by which the next one finds it, or has the time in its name where no checkpoint was made.
+// called root.CHECKPOINT.qcow2, by which the next one finds it, or has the time in its name where no checkpoint began at its
+// moment; with '-' for ':', which would make a protocol of what stands before it in a relative name.
 //
 // Until all of them are complete they are called otherwise. What is written into them is not decided here (push_backup.h,
 // stored_backup.h).
@@ -42,10 +43,12 @@ void check_push_directory(const std::string& path);
 
 // Blocking: for a worker thread.
 
-/// The files for the disks of a backup, in their order. A disk for which the directory has nothing to put an increment on
+/// The files for the disks of a backup, in their order; `moment`: the checkpoint that began at the backup's moment, or empty. A
+/// disk for which the directory has nothing to put an increment on
 /// is made a full one, with the reason. AlreadyExists where a file is there.
 [[nodiscard]] std::vector<PushedFile> plan_files(const std::vector<std::string>& disk_names,
-                                                 const PushTarget& target, BackupRecord& record);
+                                                 const PushTarget& target, const std::string& moment,
+                                                 BackupRecord& record);
 /// An empty image; whoever may open `model`, an image in the directory `model_pool`, may open it.
 void make_pushed_file(const PushedFile& file, std::uint64_t size, const std::string& model_pool,
                       const std::string& model);

@@ -179,11 +179,21 @@ async::Task<> run(Engine& engine, JobPtr job, StartOptions options) {
     co_await operation.run(options.hold);
 }
 
+/// That which begins at the backup's moment, by its name: made with it, or with the snapshot.
+async::Task<std::string> checkpoint_of(Engine& engine, BackupRecord record) {
+    const auto made = CheckpointName::of_bitmap(record.checkpoint);
+    if (made) co_return made->name;
+    if (record.snapshot.nil()) co_return std::string();
+    co_await look_at_checkpoints(engine, record.vm);
+    co_return checkpoint_at(engine, record.vm, engine.catalog().snapshot(record.snapshot).created);
+}
+
 async::Task<> plan_push(Engine& engine, PushTarget target, StartPlan& plan, BackupRecord& record) {
     std::vector<std::string> names;
     for (const BackupDisk& disk : record.disks) names.push_back(engine.catalog().disk(disk.disk).name);
-    auto work = [names = std::move(names), target, planned = record]() mutable {
-        std::vector<PushedFile> files = plan_files(names, target, planned);
+    const std::string moment = co_await checkpoint_of(engine, record);
+    auto work = [names = std::move(names), target, moment, planned = record]() mutable {
+        std::vector<PushedFile> files = plan_files(names, target, moment, planned);
         return std::make_pair(std::move(files), std::move(planned));
     };
     auto [files, planned] = co_await engine.files().run(std::move(work));

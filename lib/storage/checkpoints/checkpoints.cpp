@@ -129,6 +129,23 @@ void check_checkpoint_name(const std::string& name) {
     check_name("checkpoint", name);
 }
 
+CheckpointName new_checkpoint(const Engine& engine, const Uuid& vm, const std::string& name,
+                              Timestamp moment) {
+    check_checkpoint_name(name);
+    for (const Checkpoint& checkpoint : checkpoints_of(engine, vm))
+        if (checkpoint.name.name == name)
+            throw Error(ErrorCode::already_exists,
+                        "{} has a checkpoint {} already; delete it, or name another",
+                        engine.catalog().describe({ObjectKind::vm, vm}), quote(name));
+    return {name, moment};
+}
+
+std::string checkpoint_at(const Engine& engine, const Uuid& vm, Timestamp moment) {
+    for (const Checkpoint& checkpoint : checkpoints_of(engine, vm))
+        if (to_usec(checkpoint.name.time) == to_usec(moment)) return checkpoint.name.name;
+    return {};
+}
+
 std::vector<qmp::Node> layers_as_seen(const Engine& engine, const Uuid& disk, const Uuid& top) {
     const Catalog& catalog = engine.catalog();
     const DiskRecord& record = catalog.disk(disk);

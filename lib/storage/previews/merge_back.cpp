@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "storage/previews/merge_back.h"
 
+#include "storage/checkpoints/drop_bitmap.h"
 #include "storage/images/doomed_files.h"
+#include "storage/jobs/presence.h"
 #include "storage/merges/merge.h"
 
 namespace volchain::storage {
@@ -44,6 +46,14 @@ async::Task<> merge_one(Engine& engine, JobPtr job, PlannedOverlay overlay) {
     co_await engine.inspect_volume(overlay.parent);
 }
 
+/// The merges have carried it on; nobody was told of it, though.
+async::Task<> drop_checkpoint(Engine& engine, Uuid vm, const Overlays& overlays) {
+    std::vector<Uuid> disks;
+    for (const PlannedOverlay& overlay : overlays.kept()) disks.push_back(overlay.disk);
+    const bool live = co_await runs_or_is_gone(engine, vm);
+    (void)co_await drop_bitmap(engine, vm, live, disks, overlays.checkpoint());
+}
+
 }  // namespace
 
 async::Task<> merge_back(Engine& engine, JobPtr job, Overlays& overlays, Uuid snapshot, Error reason) {
@@ -65,6 +75,13 @@ async::Task<> finish_merge_back(Engine& engine, JobPtr job, Overlays& overlays, 
                 Error(reason.code(), "{}; {} keeps a layer without a name, as it could not be merged: {}",
                       reason.what(), engine.catalog().describe({ObjectKind::disk, overlay.disk}),
                       to_error(failure).what());
+    }
+    if (!overlays.checkpoint().empty()) {
+        std::exception_ptr failure;
+        co_await async::keep_failure(drop_checkpoint(engine, job->record().subject.id, overlays), failure);
+        if (failure)
+            reason = Error(reason.code(), "{}; its checkpoint is still there: {}", reason.what(),
+                           to_error(failure).what());
     }
     engine.write_manifests();
     co_await job->fail(Changes(), std::move(reason));

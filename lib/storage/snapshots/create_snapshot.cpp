@@ -2,6 +2,7 @@
 #include "storage/snapshots/create_snapshot.h"
 
 #include "base/text.h"
+#include "storage/checkpoints/checkpoints.h"
 #include "storage/memory/memory_writer.h"
 #include "storage/merges/merge_room.h"
 #include "storage/records/preview_state.h"
@@ -79,6 +80,12 @@ async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
     SnapshotRecord snapshot = new_snapshot(engine, request);
     snapshot.excluded = strangers(engine, request, live);
     SnapshotFiles files = files_beside(engine, request, snapshot.id, disks.front());
+    if (!request.checkpoint.empty()) {
+        co_await look_at_checkpoints(engine, request.vm);
+        const CheckpointName checkpoint =
+            new_checkpoint(engine, request.vm, request.checkpoint, snapshot.created);
+        overlays.begin_checkpoint(checkpoint.bitmap());
+    }
     if (request.memory) co_await check_room_for_memory(engine, memory_bytes, files);
     const QuiesceMode quiesce = request.memory ? QuiesceMode::off : request.quiesce;
     auto parts = std::make_shared<SnapshotParts>(std::move(overlays), std::move(files), snapshot.id, quiesce);

@@ -25,7 +25,8 @@ struct SnapshotRequest {
     QuiesceMode quiesce = QuiesceMode::automatic;
     std::optional<async::Clock::duration> freeze_timeout;
     OnDiskFailure on_disk_failure = OnDiskFailure::abort;
-    bool memory = false;  ///< the RAM and the devices of the running VM, too
+    std::string checkpoint;  ///< one that begins at the snapshot's moment; empty: none
+    bool memory = false;     ///< the RAM and the devices of the running VM, too
     std::uint32_t owner_uid = 0;
     Uuid schedule{};  ///< which takes it; nil: a user
 };

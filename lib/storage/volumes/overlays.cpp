@@ -15,6 +15,8 @@ namespace {
 /// How long somebody who has a file open is waited for, and how often one looks.
 constexpr auto undo_limit = std::chrono::seconds(10);
 constexpr auto undo_pause = std::chrono::milliseconds(200);
+/// Of new bitmaps: that of a cluster, as QEMU's default is.
+constexpr std::uint64_t checkpoint_granularity = 65536;
 
 Json transaction_action(std::string type, Json data) {
     Json action;
@@ -103,12 +105,14 @@ Json Overlays::plan() const {
     plan["overlays"] = std::move(overlays);
     plan["vm"] = vm_.nil() ? "" : vm_.str();
     plan["on-disk-failure"] = word(on_failure_);
+    if (!checkpoint_.empty()) plan["checkpoint"] = checkpoint_;
     return plan;
 }
 
 Overlays Overlays::from_plan(Engine& engine, const JsonReader& plan) {
     const auto on_failure = from_word<OnDiskFailure>(plan.at("on-disk-failure").string());
     Overlays overlays(engine, uuid_in(plan, "vm"), on_failure.value_or(OnDiskFailure::abort));
+    overlays.checkpoint_ = plan.string_or("checkpoint", "");
     for (const JsonReader& entry : plan.at("overlays").elements()) {
         PlannedOverlay overlay;
         overlay.disk = uuid_in(entry, "disk");
@@ -265,7 +269,7 @@ async::Task<> Overlays::carry_bitmaps_of(const PlannedOverlay& overlay) {
     co_await engine_.inspect_volume(overlay.parent);
     std::vector<qcow2::Bitmap> bitmaps = engine_.catalog().facts(overlay.parent).bitmaps;
     std::erase_if(bitmaps, [](const qcow2::Bitmap& bitmap) { return bitmap.in_use || !bitmap.recording; });
-    if (bitmaps.empty()) co_return;
+    if (bitmaps.empty() && checkpoint_.empty()) co_return;
     const async::Deadline deadline = async::after(engine_.settings().command_timeout);
     const auto helper = co_await start_storage_daemon(engine_, path_of(overlay));
     const qmp::NodeOptions options;
@@ -277,9 +281,26 @@ async::Task<> Overlays::carry_bitmaps_of(const PlannedOverlay& overlay) {
         Json arguments = bitmap_arguments(overlay.node(), bitmap.name, bitmap.granularity);
         (void)co_await helper->session()->execute("block-dirty-bitmap-add", std::move(arguments), deadline);
     }
+    if (!checkpoint_.empty()) {
+        Json arguments = bitmap_arguments(overlay.node(), checkpoint_, checkpoint_granularity);
+        (void)co_await helper->session()->execute("block-dirty-bitmap-add", std::move(arguments), deadline);
+    }
     // They are written to the image when the storage daemon closes it.
     const bool clean = co_await helper->stop(deadline);
     if (!clean) throw Error(ErrorCode::qemu_failed, "the storage daemon did not end in order");
+    co_await look_at_file(overlay);
+}
+
+/// Those that an overlay over the disk's active layer has from the switch on.
+std::vector<qmp::DirtyBitmap> Overlays::bitmaps_over(const LiveDisk& disk) const {
+    std::vector<qmp::DirtyBitmap> bitmaps = carried_bitmaps(disk.active().bitmaps);
+    if (checkpoint_.empty()) return bitmaps;
+    qmp::DirtyBitmap& bitmap = bitmaps.emplace_back();
+    bitmap.name = checkpoint_;
+    bitmap.granularity = checkpoint_granularity;
+    bitmap.recording = true;
+    bitmap.persistent = true;
+    return bitmaps;
 }
 
 // --- the switch
@@ -293,7 +314,7 @@ Json Overlays::transaction() const {
             throw Error(ErrorCode::not_running, "the running VM does not have {} any more",
                         engine_.catalog().describe({ObjectKind::disk, overlay.disk}));
         // Each bitmap before the snapshot of its disk: no write of the guest goes unrecorded.
-        for (const qmp::DirtyBitmap& bitmap : carried_bitmaps(disk->active().bitmaps))
+        for (const qmp::DirtyBitmap& bitmap : bitmaps_over(*disk))
             actions.push_back(transaction_action(
                 "block-dirty-bitmap-add", bitmap_arguments(overlay.node(), bitmap.name, bitmap.granularity)));
         Json snapshot;
@@ -336,7 +357,7 @@ void Overlays::make_known() {
         if (disk == nullptr) continue;
         LiveLayer layer{overlay.node(), "qcow2", path_of(overlay)};
         layer.file_node = overlay.file_node();
-        layer.bitmaps = carried_bitmaps(disk->active().bitmaps);
+        layer.bitmaps = bitmaps_over(*disk);
         engine_.vm(vm_).cover(parent, std::move(layer));
         // QEMU has closed it for writing, and stored its bitmaps.
         engine_.spawn(engine_.inspect_volume(overlay.parent), "reading the header of a volume");
@@ -412,13 +433,15 @@ async::Task<Overlays::Side> Overlays::settle() {
 
 /// After a crash nobody has looked at the new files yet.
 async::Task<> Overlays::look_at_files() {
-    for (const PlannedOverlay& overlay : kept()) {
-        auto work = [names = file_of(overlay)] {
-            return inspect_image(names.pool, names.file, VolumeFormat::qcow2);
-        };
-        VolumeFacts facts = co_await engine_.files().run(std::move(work));
-        facts_[overlay.volume] = std::move(facts);
-    }
+    for (const PlannedOverlay& overlay : kept()) co_await look_at_file(overlay);
+}
+
+async::Task<> Overlays::look_at_file(PlannedOverlay overlay) {
+    auto work = [names = file_of(overlay)] {
+        return inspect_image(names.pool, names.file, VolumeFormat::qcow2);
+    };
+    VolumeFacts facts = co_await engine_.files().run(std::move(work));
+    facts_[overlay.volume] = std::move(facts);
 }
 
 /// Whatever goes wrong meanwhile: it is found out in the end, and nothing is touched before.

@@ -56,6 +56,10 @@ class Overlays {
     void add(const Uuid& disk);
     /// Plans a branch: an overlay over another of the disk's volumes, offline only.
     void add_branch(const Uuid& disk, const Uuid& parent, bool activate);
+    /// A new persistent bitmap of that name in all overlays, for what is written from the switch on. Those of the volumes
+    /// that they cover go on in any case.
+    void begin_checkpoint(std::string bitmap) { checkpoint_ = std::move(bitmap); }
+    [[nodiscard]] const std::string& checkpoint() const noexcept { return checkpoint_; }
     /// Leaves a disk out for a reason that is known beforehand; throws it under OnDiskFailure::abort.
     void drop(const Uuid& disk, const Error& reason);
 
@@ -74,7 +78,7 @@ class Overlays {
     async::Task<> lock_images();
     void unlock_images() noexcept { locks_.clear(); }
     async::Task<> create_files();
-    /// Offline: gives the overlays the bitmaps of the volumes that they cover. Live, the switch does it.
+    /// Offline: gives the overlays their bitmaps. Live, the switch does it.
     async::Task<> carry_bitmaps();
     async::Task<> add_nodes();
     /// One transaction for all disks. Throws CommandError where QEMU refused (and changed nothing); any other
@@ -116,11 +120,14 @@ class Overlays {
     [[nodiscard]] async::Task<Side> settle_live();
     [[nodiscard]] async::Task<Side> settle_down();
     async::Task<> look_at_files();
+    async::Task<> look_at_file(PlannedOverlay overlay);
     [[nodiscard]] Json transaction() const;
+    [[nodiscard]] std::vector<qmp::DirtyBitmap> bitmaps_over(const LiveDisk& disk) const;
 
     Engine& engine_;
     Uuid vm_;
     OnDiskFailure on_failure_;
+    std::string checkpoint_;  ///< empty: none
     std::vector<PlannedOverlay> all_;
     std::optional<Error> last_failure_;  ///< of a disk that was dropped
     std::vector<qmp::ImageLock> locks_;
