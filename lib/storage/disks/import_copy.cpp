@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr auto rename_limit = std::chrono::seconds(60);
+constexpr auto import_rename_limit = std::chrono::seconds(60);
 /// Between two looks at what the user wishes.
 constexpr std::uint64_t most_at_once = std::uint64_t{32} << 20;
 constexpr std::uint64_t least_at_once = std::uint64_t{64} << 10;
@@ -193,7 +193,7 @@ class ImportCopy {
         const qmp::QemuImg qemu_img = co_await helper_qemu_img(engine_, std::move(images));
         std::string format(word(format_of(layers_[below].facts)));
         co_await qemu_img.change_backing(target.path(), targets_[below].file, std::move(format),
-                                         async::after(rename_limit));
+                                         async::after(import_rename_limit));
     }
 
     /// The copies, read as any foreign image, are what is recorded.

@@ -15,9 +15,9 @@
 namespace volchain::storage {
 namespace {
 
-constexpr auto look_interval = std::chrono::milliseconds(250);
+constexpr auto load_look_interval = std::chrono::milliseconds(250);
 /// Nothing was read for so long: the storage hangs.
-constexpr auto stall_limit = std::chrono::minutes(2);
+constexpr auto load_stall_limit = std::chrono::minutes(2);
 /// The same where a restarted daemon does not see how far QEMU is.
 constexpr auto blind_limit = std::chrono::hours(1);
 
@@ -91,7 +91,7 @@ class LoadMemory {
                                          failure);
             if (vm().live() || vm().down()) co_return;
             if (failure && to_error(failure).code() == ErrorCode::cancelled) std::rethrow_exception(failure);
-            co_await async::sleep_until(async::after(look_interval));
+            co_await async::sleep_until(async::after(load_look_interval));
         }
     }
 
@@ -129,11 +129,11 @@ class LoadMemory {
             if (bytes != 0) job_->progress(static_cast<std::uint64_t>(position - begin), bytes);
             if (position != before) moved = async::Clock::now();
             before = position;
-            const async::Clock::duration limit = shared < 0 ? blind_limit : stall_limit;
+            const async::Clock::duration limit = shared < 0 ? blind_limit : load_stall_limit;
             if (async::Clock::now() > moved + limit)
                 throw Error(ErrorCode::timeout,
                             "QEMU reads nothing of the memory any more: its storage hangs");
-            co_await migration.wait(async::after(look_interval));
+            co_await migration.wait(async::after(load_look_interval));
         }
     }
 

@@ -17,11 +17,11 @@ constexpr const char* events = "events";
 /// More than any disk writes: a guest that stands still is not to wait for a limit.
 constexpr std::uint64_t no_limit = std::uint64_t{1} << 40;
 
-constexpr auto look_interval = std::chrono::milliseconds(250);
+constexpr auto writer_look_interval = std::chrono::milliseconds(250);
 /// How soon one looks whether QEMU has let the guest run without saying so.
 constexpr auto first_look = std::chrono::milliseconds(50);
 /// Nothing was written for so long: the storage hangs, and a guest that writes to its memory hangs with it.
-constexpr auto stall_limit = std::chrono::seconds(60);
+constexpr auto writer_stall_limit = std::chrono::seconds(60);
 constexpr auto settle_pause = std::chrono::milliseconds(500);
 /// How long a QEMU is asked again that refuses to let the guest run.
 constexpr auto refusal_limit = std::chrono::seconds(30);
@@ -205,7 +205,7 @@ async::Task<> MemoryWriter::write() {
     while (true) {
         const bool done = co_await look_at_progress();
         if (done) break;
-        co_await job_->or_cancel(migration_->wait(async::after(look_interval)));
+        co_await job_->or_cancel(migration_->wait(async::after(writer_look_interval)));
     }
     if (halted_) co_await let_guest_run();
     halted_ = false;
@@ -237,9 +237,9 @@ void MemoryWriter::take_progress(const qmp::MigrationInfo& info) {
     job_->progress(position, info.total);
     if (position != position_) moved_ = async::Clock::now();
     position_ = position;
-    if (async::Clock::now() > moved_ + stall_limit)
+    if (async::Clock::now() > moved_ + writer_stall_limit)
         throw Error(ErrorCode::timeout, "nothing of the memory was written for {} s: its storage hangs",
-                    std::chrono::seconds(stall_limit).count());
+                    std::chrono::seconds(writer_stall_limit).count());
 }
 
 // --- the end, good or bad --------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ async::Task<> MemoryWriter::end_migration() {
             take_progress(info);
         else if (info.status != "cancelling")
             co_await migration.cancel(soon());
-        co_await migration.wait(async::after(look_interval));
+        co_await migration.wait(async::after(writer_look_interval));
     }
     co_await migration.take_back(soon());
 }
