@@ -7,17 +7,15 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <filesystem>
 
 #include "base/file.h"
 #include "base/text.h"
+#include "storage/disks/move_mirror.h"
 #include "storage/images/doomed_files.h"
-#include "storage/images/overlay_file.h"
 #include "storage/images/volume_lock.h"
 #include "storage/jobs/held_volumes.h"
 #include "storage/jobs/presence.h"
 #include "storage/merges/merge_room.h"
-#include "storage/qemu/block_job.h"
 #include "storage/qemu/helper.h"
 #include "storage/records/preview_state.h"
 #include "storage/vms/live_chain.h"
@@ -28,73 +26,8 @@
 namespace volchain::storage {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr auto rename_limit = std::chrono::seconds(60);
-/// From "complete" to the end of the mirror, at most.
-constexpr auto pass_limit = std::chrono::seconds(60);
 constexpr auto record_again_interval = std::chrono::seconds(5);
-
-/// One volume that goes to another place.
-struct MovedVolume {
-    Uuid volume;
-    std::string file;       ///< in the new pool
-    std::string from_pool;  ///< directory
-    std::string from_file;
-};
-
-/// What recovery needs. A class with a constructor, so that it may be handed to coroutines.
-class MovePlan {
-  public:
-    MovePlan() = default;
-
-    Uuid vm;
-    Uuid pool;
-    bool live = false;
-    bool collapse = false;
-    bool begun = false;      ///< nothing was in the new places, and what is there now is this job's
-    bool switching = false;  ///< the guest may be on the new volume
-    std::string prefix;      ///< of the new nodes in QEMU
-    std::vector<MovedVolume> volumes;
-
-    [[nodiscard]] Json json() const {
-        Json list = Json::array();
-        for (const MovedVolume& moved : volumes)
-            list.push_back({{"volume", moved.volume.str()},
-                            {"file", moved.file},
-                            {"from-pool", moved.from_pool},
-                            {"from-file", moved.from_file}});
-        return Json{{"vm", vm.str()},   {"pool", pool.str()},        {"live", live},
-                    {"begun", begun},   {"collapse", collapse},      {"switching", switching},
-                    {"prefix", prefix}, {"volumes", std::move(list)}};
-    }
-    [[nodiscard]] static MovePlan parse(const JobRecord& job) {
-        const JsonReader reader(job.plan, "plan of job " + job.id.str(), ErrorCode::internal);
-        MovePlan plan;
-        plan.vm = id_in(reader.at("vm"));
-        plan.pool = id_in(reader.at("pool"));
-        plan.live = reader.at("live").boolean();
-        plan.collapse = reader.at("collapse").boolean();
-        plan.begun = reader.at("begun").boolean();
-        plan.switching = reader.at("switching").boolean();
-        plan.prefix = reader.at("prefix").string();
-        for (const JsonReader& moved : reader.at("volumes").elements())
-            plan.volumes.push_back({id_in(moved.at("volume")), moved.at("file").string(),
-                                    moved.at("from-pool").string(), moved.at("from-file").string()});
-        return plan;
-    }
-};
-
-/// Those of ours stay; others could be taken in the new pool. What stands on a volume that is there already goes beside
-/// that one: an overlay that is made for a guest names what it stands on by its name alone.
-std::string name_in_new_pool(const Catalog& catalog, const VolumeRecord& volume, const Uuid& pool) {
-    std::string name = fs::path(volume.file).filename().string();
-    if (name.find(volume.id.str()) == std::string::npos)
-        name = image_file_name(catalog.disk(volume.disk).name, volume.id, volume.format);
-    const Uuid below = catalog.backing(volume.id);
-    if (below.nil() || catalog.volume(below).pool != pool) return name;
-    return (fs::path(catalog.volume(below).file).parent_path() / name).string();
-}
 
 void refuse_files_that_are_there(const std::vector<NewFile>& files) {
     for (const NewFile& file : files) {
@@ -119,7 +52,11 @@ bool on_one_file_system(const std::string& directory, const std::vector<std::str
 class MoveDisk {
   public:
     MoveDisk(Engine& engine, JobPtr job, MovePlan plan)
-        : engine_(engine), job_(std::move(job)), disk_(job_->record().subject.id), plan_(std::move(plan)) {}
+        : engine_(engine),
+          job_(std::move(job)),
+          disk_(job_->record().subject.id),
+          plan_(std::move(plan)),
+          mirror_(engine_, job_, disk_, plan_) {}
 
     async::Task<> run(std::uint64_t speed) {
         if (speed != 0) job_->set_speed(speed);
@@ -138,20 +75,11 @@ class MoveDisk {
     [[nodiscard]] const Catalog& catalog() const noexcept { return engine_.catalog(); }
     [[nodiscard]] Uuid active() const { return catalog().disk(disk_).active; }
     [[nodiscard]] async::Deadline soon() const { return async::after(engine_.settings().command_timeout); }
-    [[nodiscard]] std::string qemu_job() const { return "volchain-move-" + disk_.str().substr(0, 8); }
 
     [[nodiscard]] NewFile place_of(const MovedVolume& moved) const {
-        return {catalog().pool(plan_.pool).path, moved.file};
+        return plan_.place_of(catalog(), moved);
     }
-    [[nodiscard]] const MovedVolume* moved(const Uuid& volume) const {
-        const auto found = std::find_if(plan_.volumes.begin(), plan_.volumes.end(),
-                                        [&](const MovedVolume& entry) { return entry.volume == volume; });
-        return found == plan_.volumes.end() ? nullptr : &*found;
-    }
-    [[nodiscard]] std::string new_path(const Uuid& volume) const {
-        const MovedVolume* const entry = moved(volume);
-        return entry != nullptr ? place_of(*entry).path() : catalog().path(catalog().volume(volume));
-    }
+    [[nodiscard]] std::string new_path(const Uuid& volume) const { return plan_.new_path(catalog(), volume); }
     /// The records say already where the volumes are now.
     [[nodiscard]] bool recorded() const {
         const MovedVolume& first = plan_.volumes.front();
@@ -224,7 +152,7 @@ class MoveDisk {
     }
 
     async::Task<> copy_one(Uuid volume) {
-        const NewFile target = place_of(*moved(volume));
+        const NewFile target = place_of(*plan_.find(volume));
         co_await copy_file(engine_, job_, volume, target, done_, total_);
         done_ += catalog().facts(volume).allocated;
         const Uuid below = catalog().backing(volume);
@@ -241,24 +169,13 @@ class MoveDisk {
 
     /// As it stands in the header of what is on top of it: all that moves lies in one directory.
     [[nodiscard]] std::string backing_at_new_place(const Uuid& below) const {
-        const MovedVolume* const entry = moved(below);
+        const MovedVolume* const entry = plan_.find(below);
         if (entry == nullptr) return catalog().path(catalog().volume(below));
         return entry->file.find(':') == std::string::npos ? entry->file : "./" + entry->file;
     }
 
-    [[nodiscard]] ImageOptions standalone() const {
-        const VolumeFacts& facts = catalog().facts(active());
-        ImageOptions image(facts.size);
-        image.format = catalog().volume(active()).format;
-        if (facts.header) {
-            image.cluster_size = facts.header->cluster_size();
-            image.extended_l2 = facts.header->features.extended_l2;
-        }
-        return image;
-    }
-
     async::Task<> copy_collapsed(Uuid volume) {
-        CopyOrder order(volume, place_of(*moved(volume)), standalone());
+        CopyOrder order(volume, place_of(*plan_.find(volume)), standalone_image(catalog(), active()));
         (void)co_await copy_volume(engine_, job_, std::move(order), done_, total_);
         done_ = total_;
     }
@@ -267,112 +184,20 @@ class MoveDisk {
 
     async::Task<> pass_live() {
         co_await job_->step("nodes");
-        co_await make_target();
-        co_await add_nodes();
+        co_await mirror_.make_target();
+        co_await mirror_.add_nodes();
         co_await job_->step("mirror");
-        BlockJob block_job(engine_, job_, engine_.vm(plan_.vm).session(), qemu_job(), new_path(active()));
-        co_await mirror(block_job);
-        co_await carry_bitmaps();
+        co_await mirror_.run(done_, total_);
+        co_await mirror_.carry_bitmaps();
         const Job::Unstoppable unstoppable(*job_);
         co_await note_switching(true);
         co_await job_->step_through("switch");
         std::exception_ptr failure;
-        co_await async::keep_failure(pass(block_job), failure);
+        co_await async::keep_failure(mirror_.pass(), failure);
         if (!failure) co_return;
         const bool live = engine_.vm(plan_.vm).live();
-        if (live) co_await block_job.break_off();
+        if (live) co_await mirror_.break_off();
         std::rethrow_exception(failure);
-    }
-
-    [[nodiscard]] bool stands_alone() const { return plan_.collapse || catalog().backing(active()).nil(); }
-
-    /// The empty image that the guest will write to.
-    async::Task<> make_target() {
-        const NewFile target = place_of(*moved(active()));
-        if (!stands_alone()) {
-            const Uuid below = catalog().backing(active());
-            const MovedVolume* const entry = moved(below);
-            const VolumeRecord& parent = catalog().volume(below);
-            const std::string& parent_file = entry != nullptr ? entry->file : parent.file;
-            OverlayFile overlay(target.pool, parent_file, parent.format, target.file);
-            overlay.size = catalog().facts(active()).size;
-            auto make = [overlay = std::move(overlay)] { (void)create_overlay_file(overlay); };
-            co_return co_await engine_.files().run(std::move(make));
-        }
-        const VolumeRecord& volume = catalog().volume(active());
-        auto make = [target, pool = catalog().pool(volume.pool).path, file = volume.file] {
-            make_image_file_like(target, pool, file);
-        };
-        co_await engine_.files().run(std::move(make));
-        const auto helper = co_await start_storage_daemon(engine_, target.path());
-        co_await format_image(engine_, job_, helper->session(), target, standalone(), "target");
-        (void)co_await helper->stop(soon());
-    }
-
-    [[nodiscard]] std::vector<PlannedLayer> new_layers() const {
-        std::vector<PlannedLayer> layers;
-        for (const Uuid& volume : catalog().chain(active())) {
-            const std::string number = std::to_string(layers.size());
-            layers.push_back({volume, plan_.prefix + number, plan_.prefix + number + "f", new_path(volume),
-                              catalog().volume(volume).format});
-            if (stands_alone()) break;
-        }
-        return layers;
-    }
-
-    async::Task<> add_nodes() {
-        const LiveDisk& disk = live_disk(engine_, disk_);
-        qmp::NodeOptions options = disk.options;
-        co_await add_layers(engine_, engine_.vm(plan_.vm).session(), new_layers(), options,
-                            qmp::Access::read_write);
-    }
-
-    async::Task<> mirror(BlockJob& block_job) {
-        block_job.count(done_, total_);
-        Json arguments;
-        arguments["device"] = live_disk(engine_, disk_).active().node;
-        arguments["target"] = plan_.prefix + "0";
-        // What the layers below hold is in their copies.
-        arguments["sync"] = stands_alone() ? "full" : "top";
-        co_await block_job.start("blockdev-mirror", std::move(arguments));
-        const bool ready = co_await block_job.run_until(BlockJob::Goal::ready);
-        if (!ready) {
-            co_await block_job.finish(soon());
-            throw Error(ErrorCode::qemu_failed, "the mirror ended before it was complete");
-        }
-    }
-
-    /// Bitmaps go on in the copy: what was recorded is merged into new ones, and what the mirror has yet to write is recorded
-    /// by these themselves.
-    async::Task<> carry_bitmaps() {
-        const std::string source = live_disk(engine_, disk_).active().node;
-        const auto session = engine_.vm(plan_.vm).session();
-        const qmp::BlockGraph graph = co_await qmp::read_block_graph(session, soon());
-        const qmp::Node* const node = graph.find(source);
-        Json actions = Json::array();
-        if (node != nullptr)
-            for (const qmp::DirtyBitmap& bitmap : node->bitmaps) add_bitmap(bitmap, source, actions);
-        if (actions.empty()) co_return;
-        Json arguments;
-        arguments["actions"] = std::move(actions);
-        (void)co_await session->execute("transaction", std::move(arguments), soon());
-    }
-
-    void add_bitmap(const qmp::DirtyBitmap& bitmap, const std::string& source, Json& actions) const {
-        if (!bitmap.persistent || bitmap.inconsistent) return;
-        const std::string target = plan_.prefix + "0";
-        Json sources = Json::array();
-        sources.push_back({{"node", source}, {"name", bitmap.name}});
-        actions.push_back({{"type", "block-dirty-bitmap-add"},
-                           {"data",
-                            {{"node", target},
-                             {"name", bitmap.name},
-                             {"granularity", bitmap.granularity},
-                             {"persistent", true},
-                             {"disabled", !bitmap.recording}}}});
-        actions.push_back(
-            {{"type", "block-dirty-bitmap-merge"},
-             {"data", {{"node", target}, {"target", bitmap.name}, {"bitmaps", std::move(sources)}}}});
     }
 
     /// On the medium: a power cut in that moment must not look as if nothing had begun.
@@ -384,24 +209,6 @@ class MoveDisk {
         co_await engine_.catalog().commit(std::move(changes), Durability::power);
     }
 
-    async::Task<> pass(BlockJob& block_job) {
-        co_await flush_target();
-        co_await block_job.complete();
-        co_await block_job.finish(async::after(pass_limit));
-        co_await flush_target();
-    }
-
-    /// As in Workplace: a mirror does not flush what it wrote.
-    async::Task<> flush_target() {
-        Json arguments;
-        arguments["command-line"] = fmt::format("qemu-io {}0 flush", plan_.prefix);
-        const auto session = engine_.vm(plan_.vm).session();
-        const Json answer = co_await session->execute("human-monitor-command", std::move(arguments), soon());
-        const std::string words = answer.is_string() ? answer.get<std::string>() : std::string();
-        if (!words.empty())
-            throw Error(ErrorCode::qemu_failed, "QEMU cannot flush the copy: {}", clipped(words, 300));
-    }
-
     // --- the end ---
 
     /// The new places are true: one commit, then the old files go.
@@ -411,9 +218,9 @@ class MoveDisk {
         locks_.clear();
         if (plan_.live && engine_.vm(plan_.vm).live()) {
             std::exception_ptr failure;
-            co_await async::keep_failure(flush_target(), failure);
+            co_await async::keep_failure(mirror_.flush(), failure);
             if (failure) co_return co_await keep_old_files(to_error(failure));
-            co_await remove_old_nodes();
+            co_await mirror_.remove_old_nodes();
         }
         co_await job_->undo_step("unlink");
         co_await unlink();
@@ -499,21 +306,6 @@ class MoveDisk {
         return false;
     }
 
-    /// Those of the old places: by their files, as QEMU may have made names of its own.
-    async::Task<> remove_old_nodes() {
-        const auto session = engine_.vm(plan_.vm).session();
-        const qmp::BlockGraph graph = co_await qmp::read_block_graph(session, soon());
-        const MovedVolume* const entry = moved(active());
-        const qmp::Node* const top = graph.layer_of_file(entry->from_pool + "/" + entry->from_file);
-        if (top != nullptr) {
-            std::vector<std::string> nodes = nodes_below(graph, top->name);
-            std::exception_ptr failure;
-            co_await async::keep_failure(remove_nodes(session, std::move(nodes), soon()), failure);
-            if (failure) job_->log().warning("old nodes stay in QEMU: {}", to_error(failure).what());
-        }
-        co_await engine_.vm(plan_.vm).read_disks();
-    }
-
     async::Task<> unlink() {
         DoomedFiles files = DoomedFiles::from_plan(
             JsonReader(job_->record().plan, "plan of job", ErrorCode::internal).at("superfluous"));
@@ -537,38 +329,20 @@ class MoveDisk {
         if (recorded()) co_return co_await finish();
         if (plan_.live) {
             const bool live = co_await runs_or_is_gone(engine_, plan_.vm);
-            const bool passed = co_await has_passed(live);
+            const bool passed = co_await guest_has_passed(live);
             if (passed) {
                 job_->log().notice("{}; the guest is on the copy: going on", reason.what());
                 co_return co_await finish();
             }
             if (plan_.switching && !live) co_return co_await settle_by_contents(std::move(reason));
-            if (live) co_await remove_new_nodes();
+            if (live) co_await mirror_.remove_new_nodes();
         }
         co_await undo(std::move(reason));
     }
 
-    async::Task<bool> has_passed(bool live) {
+    async::Task<bool> guest_has_passed(bool live) {
         if (!live) co_return false;
-        const auto session = engine_.vm(plan_.vm).session();
-        BlockJob old(engine_, job_, session, qemu_job(), new_path(active()));
-        const bool there = co_await old.take_up();
-        if (there) co_await old.break_off();
-        co_await engine_.vm(plan_.vm).read_disks();
-        co_return engine_.vm(plan_.vm).find_disk(new_path(active())) != nullptr;
-    }
-
-    async::Task<> remove_new_nodes() {
-        const auto session = engine_.vm(plan_.vm).session();
-        std::vector<std::string> nodes;
-        for (std::size_t index = 0; index < std::max<std::size_t>(plan_.volumes.size(), 1); ++index) {
-            const std::string node = plan_.prefix + std::to_string(index);
-            nodes.push_back(node);
-            nodes.push_back(node + "f");
-        }
-        std::exception_ptr failure;
-        co_await async::keep_failure(remove_nodes(session, std::move(nodes), soon()), failure);
-        if (failure) job_->log().warning("new nodes stay in QEMU: {}", to_error(failure).what());
+        co_return co_await mirror_.has_passed();
     }
 
     /// QEMU is gone, and nobody saw what became of the switch. Neither of the two is removed where they differ.
@@ -617,6 +391,7 @@ class MoveDisk {
     JobPtr job_;
     Uuid disk_;
     MovePlan plan_;
+    MoveMirror mirror_;
     std::vector<qmp::ImageLock> locks_;
     DoomedFiles superfluous_;
     std::uint64_t done_ = 0;
@@ -626,76 +401,6 @@ class MoveDisk {
 async::Task<> run_move(Engine& engine, JobPtr job, MovePlan plan, std::uint64_t speed) {
     MoveDisk operation(engine, std::move(job), std::move(plan));
     co_await operation.run(speed);
-}
-
-// --- what is asked for -------------------------------------------------------------------------------------
-
-/// All volumes of the disk, each after the one that it stands on.
-std::vector<Uuid> bottom_first(const Catalog& catalog, const Uuid& disk) {
-    std::vector<Uuid> volumes = catalog.volumes_of_disk(disk);
-    std::stable_sort(volumes.begin(), volumes.end(), [&](const Uuid& a, const Uuid& b) {
-        return catalog.chain(a).size() < catalog.chain(b).size();
-    });
-    return volumes;
-}
-
-void refuse_children_of_others(const Catalog& catalog, const Uuid& disk, const std::vector<Uuid>& volumes) {
-    for (const Uuid& volume : volumes)
-        for (const Uuid& child : catalog.children(volume))
-            if (catalog.volume(child).disk != disk)
-                throw Error(
-                    ErrorCode::in_use,
-                    "{} stands on {}, by its path; move the disk with 'collapse', or flatten that one",
-                    catalog.describe({ObjectKind::volume, child}),
-                    catalog.describe({ObjectKind::volume, volume}));
-}
-
-/// In QEMU the copy of the active volume has to stand on copies.
-void check_own_backing(const Catalog& catalog, const Uuid& disk) {
-    const Uuid below = catalog.backing(catalog.disk(disk).active);
-    if (below && catalog.volume(below).disk != disk)
-        throw Error(ErrorCode::unsupported,
-                    "{} stands on {} of another disk: while its VM runs it can only be moved with 'collapse'",
-                    catalog.describe({ObjectKind::disk, disk}),
-                    catalog.describe({ObjectKind::volume, below}));
-}
-
-void check_volumes(const Catalog& catalog, const MovePlan& plan) {
-    for (const MovedVolume& entry : plan.volumes) {
-        const std::string what = catalog.describe({ObjectKind::volume, entry.volume});
-        const VolumeFacts& facts = catalog.facts(entry.volume);
-        if (facts.state != VolumeState::ok)
-            throw Error(ErrorCode::broken_chain, "{} is {}: {}", what, word(facts.state), facts.problem);
-        if (catalog.volume(entry.volume).mark == VolumeMark::illegal)
-            throw Error(ErrorCode::broken_chain,
-                        "{} is in the middle of a merge that was broken off; finish that first", what);
-    }
-}
-
-MovePlan plan_move(const Catalog& catalog, const MoveRequest& request, bool live) {
-    const Uuid active = catalog.disk(request.disk).active;
-    if (catalog.volume(active).pool == request.pool)
-        throw Error(ErrorCode::invalid_argument, "{} is in {} already",
-                    catalog.describe({ObjectKind::disk, request.disk}),
-                    catalog.describe({ObjectKind::pool, request.pool}));
-    MovePlan plan;
-    plan.vm = catalog.disk(request.disk).vm;
-    plan.pool = request.pool;
-    plan.live = live;
-    plan.collapse = request.collapse;
-    plan.prefix = "vcm-" + Uuid::make().str().substr(0, 8) + "-";
-    const std::vector<Uuid> volumes =
-        request.collapse ? std::vector<Uuid>{active} : bottom_first(catalog, request.disk);
-    refuse_children_of_others(catalog, request.disk, volumes);
-    if (live && !request.collapse) check_own_backing(catalog, request.disk);
-    for (const Uuid& id : volumes) {
-        const VolumeRecord& volume = catalog.volume(id);
-        if (volume.pool == request.pool) continue;
-        plan.volumes.push_back({id, name_in_new_pool(catalog, volume, request.pool),
-                                catalog.pool(volume.pool).path, volume.file});
-    }
-    check_volumes(catalog, plan);
-    return plan;
 }
 
 }  // namespace

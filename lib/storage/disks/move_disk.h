@@ -9,19 +9,10 @@
 // recorded, or that moment, a cancel or a crash takes the copies away; after it the operation is finished.
 #pragma once
 
+#include "storage/disks/move_plan.h"
 #include "storage/engine.h"
 
 namespace volchain::storage {
-
-struct MoveRequest {
-    MoveRequest(const Uuid& which, const Uuid& to) : disk(which), pool(to) {}
-
-    Uuid disk;
-    Uuid pool;
-    bool collapse = false;
-    std::uint64_t speed = 0;  ///< bytes a second; 0: without limit
-    std::uint32_t owner_uid = 0;
-};
 
 /// The job's id. Its result: "volumes": how many files moved.
 async::Task<Uuid> move_disk(Engine& engine, MoveRequest request);
