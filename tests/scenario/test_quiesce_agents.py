@@ -135,8 +135,8 @@ def freeze_answers_something_else(agent):
     agent.once(FREEZE, raw(b'{"event": "x"}\n'))
 
 
-def freeze_floods(agent):
-    agent.once(FREEZE, then(raw(b'{"return": "' + b"x" * 100_000_000), hang_up))
+def freeze_floods(agent, count=20_000_000):
+    agent.once(FREEZE, then(raw(b'{"return": "' + b"x" * count), hang_up))
 
 
 def closes_instead_of_freezing(agent):
@@ -367,7 +367,7 @@ def test_a_flood_costs_no_memory(world, agent, daemon):
     freeze_refused(agent)
     assert world.take()[0] == "crash"
     before = resident(daemon)
-    freeze_floods(agent)
+    freeze_floods(agent, 100_000_000)
     assert world.take()[0] == "crash"
     flood_instead_of_sync(agent)
     assert world.take()[0] == "crash"
