@@ -532,7 +532,7 @@ def test_a_chain_of_snapshots(tree, target, down, monkeypatch):
     with pytest.raises(DBusError, match="already"):
         tree.client.call(tree.vm, "VM", "CreateSnapshot", "sa{sv}", "again", {"checkpoint": Variant("s", "c:2")})
     monkeypatch.chdir(target)  # a name with ':' would be that of a protocol here
-    assert [digests(os.path.basename(path) for path in at_once) for at_once in files] == held
+    assert [digests([os.path.basename(path) for path in at_once]) for at_once in files] == held
     assert [len(images.chain(path)) for path in files[2]] == [3, 3]
     tree.check()
 
