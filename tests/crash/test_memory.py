@@ -163,9 +163,8 @@ def test_qemu_killed(scene, step, still):
         assert snapshot is None
     s.vm.check_files()
     s.daemon.forget_failpoints()
-    s.vm.launch(arguments=s.vm.arguments())
-    s.client.call(s.vm.vm, "VM", "Refresh")
-    s.vm.guest.wait_writing(2)
+    s.vm.launch()
+    s.vm.guest.wait_writing(50)
     s.vm.take("next")
     s.check_comes_back("next")
 

@@ -23,6 +23,7 @@ class MemoryVm:
         self.pool_path = pool if os.path.isabs(pool) else f"{directory}/{pool}"
         os.makedirs(self.pool_path, exist_ok=True)
         self.options = options
+        self.booted_anew = False
         path = BusyGuest.make(f"{self.pool_path}/root.qcow2", SIZE, region=REGION)
         if (user := options.get("user")) is not None:
             os.chown(path, user, user)
@@ -83,6 +84,7 @@ class MemoryVm:
     def launch(self, paused=False, arguments=None, memory=None):
         """A QEMU with what LaunchArguments says; paused: with -S, so that its guest stands still."""
         arguments = self.arguments() if arguments is None else arguments
+        self.booted_anew |= "-incoming" not in arguments
         options = {**self.options, "memory": memory or self.memory, "extra": [*self.extra, *arguments]}
         self.guest = BusyGuest(f"{self.directory}/vm", [], region=REGION, **options)
         if paused:
@@ -113,7 +115,7 @@ class MemoryVm:
     def check_of_one_instant(self):
         """The guest stands still: what its RAM counts is what its disk holds."""
         count = self.count()
-        check_content(self.active(), self.guest.blocks, self.guest.block, count)
+        check_content(self.active(), self.guest.blocks, self.guest.block, count, self.booted_anew)
         return count
 
     def files(self):

@@ -13,9 +13,9 @@ constexpr auto pass_limit = std::chrono::seconds(60);
 
 }  // namespace
 
-BlockJob MoveMirror::new_block_job() const {
-    return {engine_, job_, session(), "volchain-move-" + disk_.str().substr(0, 8),
-            plan_.new_path(catalog(), active())};
+std::unique_ptr<BlockJob> MoveMirror::new_block_job() const {
+    return std::make_unique<BlockJob>(engine_, job_, session(), "volchain-move-" + disk_.str().substr(0, 8),
+                                      plan_.new_path(catalog(), active()));
 }
 
 async::Task<> MoveMirror::make_target() {
@@ -59,7 +59,7 @@ async::Task<> MoveMirror::add_nodes() {
 }
 
 async::Task<> MoveMirror::run(std::uint64_t done, std::uint64_t total) {
-    block_job_.emplace(new_block_job());
+    block_job_ = new_block_job();
     block_job_->count(done, total);
     Json arguments;
     arguments["device"] = live_disk(engine_, disk_).active().node;
@@ -125,9 +125,9 @@ async::Task<> MoveMirror::flush() {
 }
 
 async::Task<bool> MoveMirror::has_passed() {
-    BlockJob old = new_block_job();
-    const bool there = co_await old.take_up();
-    if (there) co_await old.break_off();
+    const std::unique_ptr<BlockJob> old = new_block_job();
+    const bool there = co_await old->take_up();
+    if (there) co_await old->break_off();
     co_await engine_.vm(plan_.vm).read_disks();
     co_return engine_.vm(plan_.vm).find_disk(plan_.new_path(catalog(), active())) != nullptr;
 }

@@ -5,7 +5,7 @@
 // is done when; nothing is recorded here.
 #pragma once
 
-#include <optional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -47,7 +47,7 @@ class MoveMirror {
     [[nodiscard]] bool stands_alone() const { return plan_.stands_alone(catalog(), active()); }
     [[nodiscard]] std::shared_ptr<qmp::Session> session() const { return engine_.vm(plan_.vm).session(); }
     [[nodiscard]] async::Deadline soon() const { return async::after(engine_.settings().command_timeout); }
-    [[nodiscard]] BlockJob new_block_job() const;
+    [[nodiscard]] std::unique_ptr<BlockJob> new_block_job() const;
     [[nodiscard]] std::vector<PlannedLayer> new_layers() const;
     void add_bitmap(const qmp::DirtyBitmap& bitmap, const std::string& source, Json& actions) const;
 
@@ -55,7 +55,7 @@ class MoveMirror {
     JobPtr job_;
     Uuid disk_;
     const MovePlan& plan_;
-    std::optional<BlockJob> block_job_;
+    std::unique_ptr<BlockJob> block_job_;
 };
 
 }  // namespace volchain::storage

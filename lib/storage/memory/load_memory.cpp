@@ -140,6 +140,7 @@ class LoadMemory {
     /// From here on the memory is used up.
     async::Task<> start() {
         job_->pass("loaded");
+        co_await vm().look_at_state();  // a QEMU that has ended meanwhile has used nothing up
         Changes changes;
         VmRecord record = engine_.catalog().vm(vm_);
         record.resumes_from = Uuid{};

@@ -23,6 +23,7 @@ constexpr auto first_look = std::chrono::milliseconds(50);
 /// Nothing was written for so long: the storage hangs, and a guest that writes to its memory hangs with it.
 constexpr auto writer_stall_limit = std::chrono::seconds(60);
 constexpr auto settle_pause = std::chrono::milliseconds(500);
+constexpr auto finalize_pause = std::chrono::milliseconds(5);
 /// How long a QEMU is asked again that refuses to let the guest run.
 constexpr auto refusal_limit = std::chrono::seconds(30);
 
@@ -244,8 +245,15 @@ void MemoryWriter::take_progress(const qmp::MigrationInfo& info) {
 
 // --- the end, good or bad --------------------------------------------------------------------------------
 
-/// A guest that runs already goes on.
+/// A guest that runs already goes on. A QEMU that has just said that the migration is complete refuses for a moment longer, and
+/// says nothing when that is over.
 async::Task<> MemoryWriter::let_guest_run() {
+    const async::Deadline end = soon();
+    while (true) {
+        const std::string state = co_await run_state(session(), end);
+        if (state != "finish-migrate") break;
+        co_await async::sleep_until(async::after(finalize_pause));
+    }
     (void)co_await session()->execute("cont", Json::object(), soon());
 }
 
