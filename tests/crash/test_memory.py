@@ -36,6 +36,7 @@ class Scene:
             extra = ["-object", f"memory-backend-file,id=ram,size={memory}M,mem-path={directory}/ram,share=off",
                      "-machine", "memory-backend=ram"]
         self.vm = MemoryVm(self.client, directory, memory=memory, extra=extra)
+        self.vm.is_killed = True
         self.settings = self.vm.migration_settings()
 
     def snapshot(self):

@@ -24,6 +24,7 @@ class MemoryVm:
         os.makedirs(self.pool_path, exist_ok=True)
         self.options = options
         self.booted_anew = False
+        self.is_killed = False  # now and then: for tests that do that
         path = BusyGuest.make(f"{self.pool_path}/root.qcow2", SIZE, region=REGION)
         if (user := options.get("user")) is not None:
             os.chown(path, user, user)
@@ -131,7 +132,7 @@ class MemoryVm:
         # Of an image that a guest writes to, a look from outside finds half of what is under way.
         busy = {self.active()} if self.get("State") == "running" else set()
         for path in volumes - busy:
-            images.check(path)
+            (images.check_after_crash if self.is_killed else images.check)(path)
 
     def migration_settings(self):
         capabilities = {c["capability"]: c["state"] for c in self.guest.execute("query-migrate-capabilities")}
