@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Fixtures: a directory with a short path (Unix sockets), a bus, the daemon, a client; all gone afterwards."""
+import collections
 import os
 import shutil
 import subprocess
@@ -16,6 +17,9 @@ from harness.daemon import Daemon  # noqa: E402
 from harness.disks import import_chain  # noqa: E402
 from harness.linux_guest import LinuxGuest, build  # noqa: E402
 from harness.qemu import Qemu  # noqa: E402
+
+# Of a test that can be run in so many ways or more, only each so manieth is, unless it says otherwise.
+MANY, EACH = 4, 3
 
 
 @pytest.fixture
@@ -67,20 +71,21 @@ def pool_directory(directory):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "some(n): of the ways to run it only each n-th, unless VOLCHAIN_ALL is set")
+    config.addinivalue_line("markers", "every: all ways to run it, however many they are")
 
 
 def pytest_collection_modifyitems(config, items):
     """Where there are many ways, ./check takes some of them, always the same; VOLCHAIN_ALL=1 takes all."""
     if os.environ.get("VOLCHAIN_ALL"):
         return
-    counts, left_out = {}, []
+    ways = collections.Counter(item.originalname for item in items)
+    counts, left_out = collections.Counter(), []
     for item in items:
         marker = item.get_closest_marker("some")
-        if marker is None:
-            continue
-        number = counts[item.originalname] = counts.get(item.originalname, -1) + 1
-        if number % marker.args[0]:
+        each = marker.args[0] if marker else EACH if ways[item.originalname] >= MANY else 1
+        if counts[item.originalname] % each and not item.get_closest_marker("every"):
             left_out.append(item)
+        counts[item.originalname] += 1
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

@@ -16,6 +16,8 @@ from harness.client import NAME, ROOT, Client, DBusError
 from harness.interfaces import KINDS
 from harness.world import CALLS, MiB
 
+pytestmark = pytest.mark.every
+
 DECLARED = interfaces.declared()
 METHODS = {f"{i.short}.{m.name}": m for i in DECLARED.values() for m in i.methods.values()}
 MAX = (1 << 64) - 1
@@ -61,6 +63,7 @@ MEANING = {
     "VM.CreateSnapshot.disks": "disks", "VM.CreateSnapshot.exclude": "left out disks",
     "VM.CreateSnapshot.quiesce": "word",
     "VM.CreateSnapshot.freeze-timeout-usec": "timeout", "VM.CreateSnapshot.on-disk-failure": "word",
+    "VM.CreateSnapshot.checkpoint": "description",
     "VM.CreateSnapshot.memory": "flag", "VM.Preview.memory": "flag", "VM.LaunchArguments.memory": "flag",
     "Snapshot.Preview.memory": "flag", "Snapshot.Revert.memory": "flag",
     "VM.Update.nvram": "stores", "VM.Update.discard-memory": "flag",

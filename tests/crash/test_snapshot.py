@@ -16,6 +16,8 @@ from harness.client import Client
 from harness.daemon import Daemon
 from harness.qemu import Qemu
 
+pytestmark = pytest.mark.every
+
 MIB = 1 << 20
 CONFIG = '[quiesce]\nagent-timeout = "2s"\n[qemu]\ngreeting-timeout = "2s"\n'
 
