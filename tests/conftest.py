@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 
 import pytest
 
@@ -83,7 +84,9 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         marker = item.get_closest_marker("some")
         each = marker.args[0] if marker else EACH if ways[item.originalname] >= MANY else 1
-        if counts[item.originalname] % each and not item.get_closest_marker("every"):
+        # Not the same of each test: where the ways are the methods of the daemon, each method comes to be called.
+        first = zlib.crc32(item.originalname.encode()) % min(each, ways[item.originalname])
+        if counts[item.originalname] % each != first and not item.get_closest_marker("every"):
             left_out.append(item)
         counts[item.originalname] += 1
     if left_out:

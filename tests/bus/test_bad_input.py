@@ -16,8 +16,6 @@ from harness.client import NAME, ROOT, Client, DBusError
 from harness.interfaces import KINDS
 from harness.world import CALLS, MiB
 
-pytestmark = pytest.mark.every
-
 DECLARED = interfaces.declared()
 METHODS = {f"{i.short}.{m.name}": m for i in DECLARED.values() for m in i.methods.values()}
 MAX = (1 << 64) - 1
@@ -388,6 +386,7 @@ def test_options_that_do_not_go_together(world, key, label):
     assert error == INCALLS, f"{error}: {message}"
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("key", sorted(METHODS))
 def test_wrong_arguments(world, key):
     """Too few, too many, each of another type: D-Bus' own error."""
