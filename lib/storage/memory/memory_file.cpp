@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <array>
@@ -75,7 +76,14 @@ std::uint64_t behind_libvirt_header(int fd, const std::string& path) {
     return sizeof header + std::uint64_t{header.data_length};
 }
 
+/// Where there is too little, nothing is tried: a file system gives what it has before it says so, and a guest that writes in that
+/// moment would find it full.
 void reserve(int fd, std::uint64_t room, const std::string& path) {
+    struct statvfs status {};
+    if (::fstatvfs(fd, &status) < 0)
+        throw system_error(errno, "cannot look at the file system of " + quote(path));
+    if (std::uint64_t{status.f_bavail} * status.f_frsize < room)
+        throw system_error(ENOSPC, fmt::format("cannot reserve {} bytes for {}", room, quote(path)));
     if (::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(room)) == 0) return;
     if (errno == EOPNOTSUPP || errno == ENOSYS) return;
     throw system_error(errno, fmt::format("cannot reserve {} bytes for {}", room, quote(path)));
