@@ -186,4 +186,17 @@ void check_plan(const Catalog& catalog, const BackupRequest& request, const Back
                     joined(full, "; "));
 }
 
+ExportRecord export_of_backup(const BackupRecord& backup, const BackupDisk& disk) {
+    ExportRecord shown;
+    shown.id = disk.exported;
+    shown.kind = ExportKind::nbd;
+    shown.volume = disk.volume;
+    shown.disk = disk.disk;
+    shown.snapshot = backup.snapshot;
+    shown.owner_uid = backup.owner_uid;
+    shown.allowed_uid = backup.allowed_uid;
+    shown.backup = backup.id;
+    return shown;
+}
+
 }  // namespace volchain::storage

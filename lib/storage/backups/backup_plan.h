@@ -17,4 +17,7 @@ async::Task<BackupRecord> plan_running_backup(Engine& engine, BackupRequest requ
 /// Unsupported where the plan is not what was asked for: no image takes the checkpoint; not incremental, which is required.
 void check_plan(const Catalog& catalog, const BackupRequest& request, const BackupRecord& record);
 
+/// What shows a disk of a backup in pull mode; state and server are for whoever makes it.
+[[nodiscard]] ExportRecord export_of_backup(const BackupRecord& backup, const BackupDisk& disk);
+
 }  // namespace volchain::storage

@@ -89,7 +89,8 @@ class EndBackup {
         std::exception_ptr failure;
         if (plan_.outcome == Outcome::finish && !begun) co_await check();
         co_await async::keep_failure(forward(), failure);
-        if (failure && !finished(job_->record().state)) co_await give_up(to_error(failure));
+        if (failure && !finished(job_->record().state))
+            co_await leave_undone(engine_, job_, to_error(failure));
     }
 
   private:
@@ -138,17 +139,6 @@ class EndBackup {
             co_await job_->fail(std::move(changes), std::move(reason));
         else
             co_await job_->succeed(std::move(changes), std::move(result));
-    }
-
-    async::Task<> give_up(Error reason) {
-        BackupRecord left = record();
-        left.state = BackupState::failed;
-        left.problem = fmt::format("not all of it could be done away with: {}", reason.what());
-        Changes changes;
-        changes.put(std::move(left));
-        reason =
-            Error(reason.code(), "{}; not all of it could be done away with: abort it again", reason.what());
-        co_await job_->fail(std::move(changes), std::move(reason));
     }
 
     Engine& engine_;
@@ -223,6 +213,16 @@ Changes without_exports_of(const Catalog& catalog, const Uuid& backup) {
 }
 
 /// From "check" on it was good only if that was found; it is asked again.
+async::Task<> leave_undone(Engine& engine, JobPtr job, Error reason) {
+    BackupRecord left = engine.catalog().backup(job->record().subject.id);
+    left.state = BackupState::failed;
+    left.problem = fmt::format("not all of it could be done away with: {}", reason.what());
+    Changes changes;
+    changes.put(std::move(left));
+    Error told(reason.code(), "{}; not all of it could be done away with: abort it again", reason.what());
+    co_await job->fail(std::move(changes), std::move(told));
+}
+
 async::Task<> recover_end_backup(Engine& engine, JobPtr job) {
     EndPlan plan = EndPlan::parse(job->record());
     if (engine.catalog().backup(job->record().subject.id).restored)

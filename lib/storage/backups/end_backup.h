@@ -27,6 +27,9 @@ async::Task<> dismantle_backup(Engine& engine, BackupRecord record, bool drop);
 /// The records of its exports go.
 [[nodiscard]] Changes without_exports_of(const Catalog& catalog, const Uuid& backup);
 
+/// The end of a job that could not take all of a backup, or a restore, away: its record stays, to be aborted again.
+async::Task<> leave_undone(Engine& engine, JobPtr job, Error reason);
+
 async::Task<> recover_end_backup(Engine& engine, JobPtr job);
 [[nodiscard]] std::vector<ObjectId> locks_of_end_backup(const JobRecord& job);
 

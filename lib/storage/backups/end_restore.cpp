@@ -100,7 +100,8 @@ class EndRestore {
     async::Task<> remove() {
         std::exception_ptr failure;
         co_await async::keep_failure(take_away(), failure);
-        if (failure && !finished(job_->record().state)) co_await give_up(to_error(failure));
+        if (failure && !finished(job_->record().state))
+            co_await leave_undone(engine_, job_, to_error(failure));
     }
 
     async::Task<> take_away() {
@@ -122,17 +123,6 @@ class EndRestore {
             co_return co_await job_->succeed(std::move(changes), Json::object());
         const ErrorCode code = reason_ ? reason_->code() : ErrorCode::qemu_failed;
         Error reason(code, "{}; nothing is left of it: restore it anew", plan_.why);
-        co_await job_->fail(std::move(changes), std::move(reason));
-    }
-
-    async::Task<> give_up(Error reason) {
-        BackupRecord left = record();
-        left.state = BackupState::failed;
-        left.problem = fmt::format("not all of it could be done away with: {}", reason.what());
-        Changes changes;
-        changes.put(std::move(left));
-        reason =
-            Error(reason.code(), "{}; not all of it could be done away with: abort it again", reason.what());
         co_await job_->fail(std::move(changes), std::move(reason));
     }
 

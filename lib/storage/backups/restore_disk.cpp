@@ -36,12 +36,9 @@ class RestoreDisk {
     }
 
     async::Task<> undo(Error reason) {
-        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
-        std::exception_ptr failure;
-        co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
+        co_await job_->begin_undo();
         if (daemon_) engine_.exports().attend(plan_.exported, Exports::Daemons(1, std::move(daemon_)));
-        failure = nullptr;
+        std::exception_ptr failure;
         co_await async::keep_failure(remove_restored(engine_, record()), failure);
         Changes changes;
         if (failure) {

@@ -5,6 +5,7 @@
 // Steps: files (scratch images), nodes, freeze, hold, thaw, filters, readers; server; or copy.
 #include "storage/backups/backup_nodes.h"
 #include "storage/backups/backup_place.h"
+#include "storage/backups/backup_plan.h"
 #include "storage/backups/moment_holder.h"
 #include "storage/backups/push_backup.h"
 #include "storage/checkpoints/export_bitmap.h"
@@ -14,16 +15,9 @@ namespace volchain::storage {
 namespace {
 
 ExportRecord export_in_vm(const BackupRecord& backup, const BackupDisk& disk) {
-    ExportRecord shown;
-    shown.id = disk.exported;
-    shown.kind = ExportKind::nbd;
+    ExportRecord shown = export_of_backup(backup, disk);
     shown.state = ExportState::ready;
-    shown.volume = disk.volume;
-    shown.disk = disk.disk;
-    shown.owner_uid = backup.owner_uid;
-    shown.allowed_uid = backup.allowed_uid;
     shown.server = backup.qemu;
-    shown.backup = backup.id;
     if (disk.incremental) shown.bitmap = "qemu:dirty-bitmap:" + shown_bitmap_name(backup.since);
     return shown;
 }

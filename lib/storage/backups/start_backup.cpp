@@ -130,10 +130,8 @@ class StartBackup {
     }
 
     async::Task<> undo(Error reason) {
+        co_await job_->begin_undo();
         std::exception_ptr failure;
-        co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
-        failure = nullptr;
         co_await async::keep_failure(take_back(), failure);
         Changes changes;
         if (failure) {
@@ -207,16 +205,8 @@ std::vector<ExportRecord> exports_to_make(const BackupRecord& backup) {
     std::vector<ExportRecord> exports;
     for (const BackupDisk& part : backup.disks) {
         if (part.exported.nil() || backup.source == BackupSource::running) continue;
-        ExportRecord& shown = exports.emplace_back();
-        shown.id = part.exported;
-        shown.kind = ExportKind::nbd;
+        ExportRecord& shown = exports.emplace_back(export_of_backup(backup, part));
         shown.state = ExportState::starting;
-        shown.volume = part.volume;
-        shown.disk = part.disk;
-        shown.snapshot = backup.snapshot;
-        shown.owner_uid = backup.owner_uid;
-        shown.allowed_uid = backup.allowed_uid;
-        shown.backup = backup.id;
     }
     return exports;
 }

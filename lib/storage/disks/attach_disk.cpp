@@ -185,11 +185,8 @@ class AttachDisk {
     }
 
     async::Task<> undo(Error reason) {
-        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
+        co_await job_->begin_undo();
         std::exception_ptr failure;
-        co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
-        failure = nullptr;
         if (!plan_.nodes.empty() && engine_.vm(plan_.vm).live()) {
             const auto session = engine_.vm(plan_.vm).session();
             const async::Deadline deadline = async::after(engine_.settings().command_timeout);

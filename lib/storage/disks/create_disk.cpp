@@ -2,7 +2,6 @@
 #include "storage/disks/create_disk.h"
 
 #include "base/text.h"
-#include "storage/images/doomed_files.h"
 #include "storage/qemu/helper.h"
 
 namespace volchain::storage {
@@ -49,17 +48,9 @@ class CreateDisk {
     }
 
     async::Task<> undo(Error reason) {
-        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
-        std::exception_ptr failure;
-        co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
-        failure = nullptr;
-        auto work = [file = file_] { remove_image_file(file); };
-        co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
-        if (failure) {
-            reason = Error(reason.code(), "{}; {}", reason.what(), to_error(failure).what());
-            co_await remember_unwanted(engine_, file_.pool, file_.file);
-        }
+        co_await job_->begin_undo();
+        std::vector<NewFile> files{file_};
+        reason = co_await take_back_files(engine_, std::move(files), std::move(reason));
         co_await job_->fail(Changes{}, std::move(reason));
     }
 

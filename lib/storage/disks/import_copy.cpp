@@ -7,7 +7,6 @@
 #include "base/text.h"
 #include "storage/disks/copied_chain.h"
 #include "storage/disks/create_disk.h"
-#include "storage/images/doomed_files.h"
 #include "storage/qemu/helper.h"
 
 namespace volchain::storage {
@@ -44,19 +43,9 @@ class ImportCopy {
     }
 
     async::Task<> undo(Error reason) {
-        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
-        std::exception_ptr failure;
-        co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
-        for (const NewFile& file : files_of_import(job_->record())) {
-            failure = nullptr;
-            auto work = [file] { remove_image_file(file); };
-            co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
-            if (!failure) continue;
-            reason = Error(reason.code(), "{}; {} stays behind: {}", reason.what(), quote(file.path()),
-                           to_error(failure).what());
-            co_await remember_unwanted(engine_, file.pool, file.file);
-        }
+        co_await job_->begin_undo();
+        std::vector<NewFile> files = files_of_import(job_->record());
+        reason = co_await take_back_files(engine_, std::move(files), std::move(reason));
         co_await job_->fail(Changes{}, std::move(reason));
     }
 

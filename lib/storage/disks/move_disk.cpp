@@ -369,20 +369,12 @@ class MoveDisk {
     }
 
     async::Task<> undo(Error reason) {
-        std::exception_ptr failure;
-        co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
+        co_await job_->begin_undo();
         locks_.clear();
-        for (auto entry = plan_.volumes.rbegin(); plan_.begun && entry != plan_.volumes.rend(); ++entry) {
-            const NewFile file = place_of(*entry);
-            failure = nullptr;
-            auto work = [file] { remove_image_file(file); };
-            co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
-            if (!failure) continue;
-            reason = Error(reason.code(), "{}; {} stays behind: {}", reason.what(), quote(file.path()),
-                           to_error(failure).what());
-            co_await remember_unwanted(engine_, file.pool, file.file);
-        }
+        std::vector<NewFile> made;
+        for (auto entry = plan_.volumes.rbegin(); plan_.begun && entry != plan_.volumes.rend(); ++entry)
+            made.push_back(place_of(*entry));
+        reason = co_await take_back_files(engine_, std::move(made), std::move(reason));
         reason = Error(reason.code(), "{}; the disk is where it was", reason.what());
         co_await job_->fail(Changes{}, std::move(reason));
     }

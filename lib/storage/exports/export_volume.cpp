@@ -197,10 +197,8 @@ class ExportVolume {
     }
 
     async::Task<> undo(Error reason) {
-        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
+        co_await job_->begin_undo();
         std::exception_ptr failure;
-        co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
         Exports::Daemons attended = engine_.exports().neglect(id_);
         if (daemons_.empty()) daemons_ = std::move(attended);
         failure = nullptr;

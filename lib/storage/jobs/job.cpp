@@ -133,6 +133,12 @@ async::Task<> Job::undo_step(std::string name) {
     co_await mark(std::move(name));
 }
 
+async::Task<> Job::begin_undo() {
+    std::exception_ptr failure;
+    co_await async::keep_failure(undo_step("undo"), failure);
+    if (failure) log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
+}
+
 void Job::pass(std::string name) {
     record_.step = std::move(name);
     failpoint(fmt::format("{}.{}", record_.kind, record_.step));

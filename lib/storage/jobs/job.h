@@ -53,6 +53,8 @@ class Job {
     async::Task<> step(std::string name);
     /// The same for steps that are part of undoing: a cancel does not stop them.
     async::Task<> undo_step(std::string name);
+    /// The step "undo". Where that cannot be written it is logged: to end the job means to undo, at whatever step it was.
+    async::Task<> begin_undo();
     /// The same for steps that must be done once the ones before are.
     async::Task<> step_through(std::string name) { return mark(std::move(name)); }
     /// While it lives, a cancel is refused: between a switch and the records that follow it.

@@ -165,10 +165,11 @@ async::Task<> Merge::work(BlockJob& block_job) {
         co_await check_room();
         co_await check_bitmaps();
         const VolumeMark before = catalog().volume(target()).mark;
-        if (step_.kind == MergeKind::commit) co_await mark_lower();
+        if (step_.kind == MergeKind::commit) co_await mark(step_.lower, VolumeMark::illegal);
         std::exception_ptr failure;
         co_await async::keep_failure(start(block_job), failure);
-        if (failure && step_.kind == MergeKind::commit && refused(failure)) co_await unmark_lower(before);
+        const bool unchanged = failure && refused(failure);
+        if (unchanged && step_.kind == MergeKind::commit) co_await mark(step_.lower, before);
         if (failure) std::rethrow_exception(failure);
     }
     const bool active = step_.kind == MergeKind::commit && place_->root() == place_->node(step_.upper);
@@ -209,31 +210,12 @@ async::Task<> Merge::check_bitmaps() {
                 name(step_.lower), quote(bitmap.name), name(step_.upper));
 }
 
-async::Task<> Merge::mark_lower() {
-    VolumeRecord lower = catalog().volume(step_.lower);
-    if (lower.mark == VolumeMark::illegal) co_return;
-    lower.mark = VolumeMark::illegal;
+async::Task<> Merge::mark(Uuid volume, VolumeMark as) {
+    VolumeRecord record = catalog().volume(volume);
+    if (record.mark == as) co_return;
+    record.mark = as;
     Changes changes;
-    changes.put(std::move(lower));
-    co_await engine_.catalog().commit(std::move(changes), Durability::power);
-}
-
-/// QEMU has refused the job: nothing was written.
-async::Task<> Merge::unmark_lower(VolumeMark before) {
-    VolumeRecord lower = catalog().volume(step_.lower);
-    if (lower.mark == before) co_return;
-    lower.mark = before;
-    Changes changes;
-    changes.put(std::move(lower));
-    co_await engine_.catalog().commit(std::move(changes), Durability::power);
-}
-
-async::Task<> Merge::mark_upper(VolumeMark mark) {
-    VolumeRecord upper = catalog().volume(step_.upper);
-    if (upper.mark == mark) co_return;
-    upper.mark = mark;
-    Changes changes;
-    changes.put(std::move(upper));
+    changes.put(std::move(record));
     co_await engine_.catalog().commit(std::move(changes), Durability::power);
 }
 
@@ -337,7 +319,7 @@ async::Task<> Merge::finish_active(BlockJob& block_job) {
     co_await job_->step("bitmaps");
     co_await unite_bitmaps();
     const Job::Unstoppable unstoppable(*job_);
-    if (place_->live()) co_await mark_upper(VolumeMark::illegal);
+    if (place_->live()) co_await mark(step_.upper, VolumeMark::illegal);
     co_await job_->step_through("switch");
     // What comes between this flush and the one after the switch is as little as can be.
     if (place_->live()) co_await place_->flush(step_.lower);
@@ -365,7 +347,7 @@ async::Task<> Merge::judge_switch(BlockJob& block_job, std::exception_ptr failur
         job_->log().notice("QEMU ended in the moment of the switch, and after it");
         co_return co_await settle_by_contents();
     }
-    co_await mark_upper(VolumeMark::none);
+    co_await mark(step_.upper, VolumeMark::none);
     outrun_ = to_error(failure).code() == ErrorCode::timeout;
     if (!outrun_) std::rethrow_exception(failure);
     throw Error(ErrorCode::busy,
@@ -394,7 +376,7 @@ async::Task<> Merge::settle_live() {
     const bool there = co_await old.take_up();
     if (there) co_await old.break_off();
     co_await look_again();
-    if (!done()) co_await mark_upper(VolumeMark::none);
+    if (!done()) co_await mark(step_.upper, VolumeMark::none);
 }
 
 /// QEMU is gone, and nobody saw what became of the switch.

@@ -61,9 +61,7 @@ class Merge {
     async::Task<> work(BlockJob& block_job);
     async::Task<> check_room();
     async::Task<> check_bitmaps();
-    async::Task<> mark_lower();
-    async::Task<> unmark_lower(VolumeMark before);
-    async::Task<> mark_upper(VolumeMark mark);
+    async::Task<> mark(Uuid volume, VolumeMark as);
     async::Task<> start(BlockJob& block_job);
     [[nodiscard]] Json commit_arguments() const;
     [[nodiscard]] Json stream_arguments() const;

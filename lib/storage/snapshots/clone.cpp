@@ -5,7 +5,6 @@
 #include <memory>
 
 #include "base/text.h"
-#include "storage/images/doomed_files.h"
 #include "storage/images/overlay_file.h"
 #include "storage/jobs/presence.h"
 #include "storage/vms/adoption.h"
@@ -95,18 +94,9 @@ class Clone {
 
     /// Also after a crash: nobody knows of the files yet.
     async::Task<> undo(Error reason) {
-        std::exception_ptr failure;
-        co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
-        for (const NewFile& file : files_in(job_->record())) {
-            failure = nullptr;
-            auto work = [file] { remove_image_file(file); };
-            co_await async::keep_failure(engine_.files().run(std::move(work)), failure);
-            if (!failure) continue;
-            reason = Error(reason.code(), "{}; {} stays behind: {}", reason.what(), quote(file.path()),
-                           to_error(failure).what());
-            co_await remember_unwanted(engine_, file.pool, file.file);
-        }
+        co_await job_->begin_undo();
+        std::vector<NewFile> files = files_in(job_->record());
+        reason = co_await take_back_files(engine_, std::move(files), std::move(reason));
         hold_.release();
         co_await job_->fail(Changes{}, std::move(reason));
     }

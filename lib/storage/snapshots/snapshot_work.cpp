@@ -303,11 +303,8 @@ class SnapshotWork {
     }
 
     async::Task<> undo(Error reason) {
-        // Also where that step cannot be written: to end the job means to do it, at whatever step it was.
+        co_await job_->begin_undo();
         std::exception_ptr failure;
-        co_await async::keep_failure(job_->undo_step("undo"), failure);
-        if (failure) job_->log().warning("undoing, though it cannot be noted: {}", to_error(failure).what());
-        failure = nullptr;
         co_await async::keep_failure(overlays().undo(opened_), failure);
         if (failure)
             reason = Error(reason.code(), "{}; not all of it could be undone: {}", reason.what(),

@@ -12,6 +12,7 @@
 #include "qcow2/empty_image.h"
 #include "qmp/job.h"
 #include "qmp/node.h"
+#include "storage/images/doomed_files.h"
 #include "storage/images/file_access.h"
 #include "storage/qemu/helper.h"
 
@@ -130,6 +131,19 @@ void flush_image_file(const NewFile& file) {
 void remove_image_file(const NewFile& file) {
     const UniqueFd pool = open_directory(file.pool);
     (void)remove_file(pool.get(), file.file);
+}
+
+async::Task<Error> take_back_files(Engine& engine, std::vector<NewFile> files, Error reason) {
+    for (const NewFile& file : files) {
+        std::exception_ptr failure;
+        auto work = [file] { remove_image_file(file); };
+        co_await async::keep_failure(engine.files().run(std::move(work)), failure);
+        if (!failure) continue;
+        reason = Error(reason.code(), "{}; {} stays behind: {}", reason.what(), quote(file.path()),
+                       to_error(failure).what());
+        co_await remember_unwanted(engine, file.pool, file.file);
+    }
+    co_return reason;
 }
 
 async::Task<> format_image(Engine& engine, JobPtr job, std::shared_ptr<qmp::Session> session, NewFile file,

@@ -59,6 +59,9 @@ void flush_image_file(const NewFile& file);
 /// Nothing happens where it is not there.
 void remove_image_file(const NewFile& file);
 
+/// Takes back what an operation has made and no record names. A file that cannot go is remembered, and named in the reason.
+async::Task<Error> take_back_files(Engine& engine, std::vector<NewFile> files, Error reason);
+
 /// Makes an empty image of the file in a storage daemon that may write to it (blockdev-create), with the job's progress;
 /// a cancel breaks it off. Afterwards node `<name>-f` is the file, and nothing else is open.
 async::Task<> format_image(Engine& engine, JobPtr job, std::shared_ptr<qmp::Session> session, NewFile file,
