@@ -21,7 +21,7 @@ Latency: a guest that does nothing but write, 4096 bytes at a time, to an area t
 write, and how many it gets done, before a full backup is begun, while nbdcopy reads it, and while somebody reads it at 1 MiB
 a second. None of its writes may fail.
 
-Profile: what volchain asks its QEMU while a backup begins, and how long each answer takes; once.
+Profile: what volchain asks its QEMU while a backup begins and while it is finished, and how long each answer takes; once.
 """
 import os
 import random
@@ -234,6 +234,14 @@ class Report:
 
 # --- what it asks QEMU ---
 
+def report_exchanges(vm, report, title, work):
+    since = time.time()
+    took = timed(work)
+    report.say(f"\n{title}, {1e3 * took:.1f} ms: when volchain asks, ms; how long QEMU takes; what")
+    for name, asked, answered in vm.tap.named_exchanges(since, time.time()):
+        report.say(f"  {1e3 * (asked - since):7.2f} {1e3 * (answered - asked):7.2f}  {name}")
+
+
 def run_profile(site, _, report):
     site.machine.look()
     directory = site.new_directory()
@@ -242,13 +250,8 @@ def run_profile(site, _, report):
     vm.begin("c0")
     vm.end()
     for kind, checkpoints in (("full", ["c1"]), ("incremental", ["c2", "c1"])):
-        since = time.time()
-        begun = timed(lambda: vm.begin(*checkpoints))
-        until = time.time()
-        vm.end()
-        report.say(f"\nA {kind} backup in pull mode begins, {1e3 * begun:.1f} ms: when volchain asks, ms; how long QEMU takes; what")
-        for name, asked, answered in vm.tap.named_exchanges(since, until):
-            report.say(f"  {1e3 * (asked - since):7.2f} {1e3 * (answered - asked):7.2f}  {name}")
+        report_exchanges(vm, report, f"A {kind} backup in pull mode begins", lambda names=checkpoints: vm.begin(*names))
+        report_exchanges(vm, report, "It is finished", vm.end)
     vm.close()
 
 

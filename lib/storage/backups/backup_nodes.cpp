@@ -2,8 +2,10 @@
 #include "storage/backups/backup_nodes.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/text.h"
+#include "qmp/event_queue.h"
 #include "qmp/job.h"
 #include "qmp/nbd_client.h"
 #include "qmp/node.h"
@@ -18,7 +20,6 @@ namespace {
 /// Seconds that a write of the guest may wait for the old data to be copied; then the backup is given up.
 constexpr std::uint64_t longest_copy = 10;
 constexpr auto bridge_end_limit = std::chrono::seconds(60);
-constexpr auto look_again = std::chrono::milliseconds(20);
 constexpr auto health_patience = std::chrono::seconds(15);
 
 Json named(const char* key, std::string value) {
@@ -41,8 +42,12 @@ Json action(const char* type, Json data) {
 
 }  // namespace
 
+std::string BackupNodes::prefix() const {
+    return fmt::format("vcb-{}-", record_.id.str().substr(0, 8));
+}
+
 std::string BackupNodes::node(std::size_t disk, char which) const {
-    return fmt::format("vcb-{}-{}{}", record_.id.str().substr(0, 8), disk, which);
+    return fmt::format("{}{}{}", prefix(), disk, which);
 }
 
 async::Deadline BackupNodes::soon() const {
@@ -246,7 +251,6 @@ Json BackupNodes::patch_arguments(std::size_t disk, char which) const {
     return Json{{"device", node(disk, which)}, {"target", node(disk, 't')}, {"sync", "top"}};
 }
 
-/// Of whatever is left of a job, if anything is.
 async::Task<> BackupNodes::break_off(std::string name) {
     qmp::Job job(session_, std::move(name));
     co_await job.attach(soon());
@@ -260,47 +264,45 @@ async::Task<> BackupNodes::break_off(std::string name) {
 
 async::Task<> BackupNodes::remove() {
     co_await stop_server();
-    for (std::size_t disk = 0; disk < record_.disks.size(); ++disk)
-        for (const char which : {'p', 'q', 'j'}) co_await break_off(node(disk, which));
+    co_await break_off_jobs();
     for (std::size_t disk = 0; disk < record_.disks.size(); ++disk) co_await remove_nodes_of(disk);
 }
 
 /// Our exports end, whoever reads them; then the server, unless somebody else uses it.
 async::Task<> BackupNodes::stop_server() {
-    const std::string prefix = node(0, 'x').substr(0, node(0, 'x').find_last_of('-') + 1);
-    const async::Deadline end = soon();
-    std::size_t others = 0;
-    bool asked = false;
-    while (true) {
-        const Json answer = co_await session_->execute("query-block-exports", Json::object(), end);
-        std::vector<std::string> ours;
-        others = 0;
-        for (const JsonReader& shown :
-             JsonReader(answer, "answer of query-block-exports", ErrorCode::qemu_failed).elements()) {
-            const std::string id = shown.at("id").string();
-            if (id.starts_with(prefix))
-                ours.push_back(id);
-            else if (shown.at("type").string() == "nbd")
-                ++others;
-        }
-        if (ours.empty()) break;
-        for (const std::string& id : ours) {
-            if (asked) continue;
-            Json arguments{{"id", id}, {"mode", "hard"}};
-            co_await ask("block-export-del", std::move(arguments));
-        }
-        asked = true;
-        if (async::Clock::now() + look_again > end)
-            throw Error(ErrorCode::timeout, "QEMU does not end the NBD exports of backup {}",
-                        record_.id.str());
-        co_await async::sleep_until(async::after(look_again));
+    std::vector<std::string> names{"BLOCK_EXPORT_DELETED"};
+    qmp::EventQueue deleted(session_, std::move(names));
+    const Json answer = co_await session_->execute("query-block-exports", Json::object(), soon());
+    std::set<std::string> ours;
+    bool others = false;
+    for (const JsonReader& shown :
+         JsonReader(answer, "answer of query-block-exports", ErrorCode::qemu_failed).elements()) {
+        const std::string id = shown.at("id").string();
+        others = others || (!id.starts_with(prefix()) && shown.at("type").string() == "nbd");
+        if (!id.starts_with(prefix())) continue;
+        ours.insert(id);
+        if (shown.at("shutting-down").boolean()) continue;
+        Json arguments{{"id", id}, {"mode", "hard"}};
+        co_await ask("block-export-del", std::move(arguments));
+    }
+    while (!ours.empty()) {
+        const qmp::Event event = co_await deleted.next(soon(), "the end of the NBD exports of a backup");
+        ours.erase(event.read().at("id").string());
     }
     // Whether the server is ours, the directory of its socket knows.
-    const bool ours = others == 0 && place_of_backup(engine_, record_.id).has_socket();
+    if (others || !place_of_backup(engine_, record_.id).has_socket()) co_return;
     std::exception_ptr not_running;
-    if (ours)
-        co_await async::keep_failure(session_->execute("nbd-server-stop", Json::object(), soon()),
-                                     not_running);
+    co_await async::keep_failure(session_->execute("nbd-server-stop", Json::object(), soon()), not_running);
+}
+
+/// Whatever is left of them.
+async::Task<> BackupNodes::break_off_jobs() {
+    const Json answer = co_await session_->execute("query-jobs", Json::object(), soon());
+    for (const JsonReader& left :
+         JsonReader(answer, "answer of query-jobs", ErrorCode::qemu_failed).elements()) {
+        const std::string id = left.at("id").string();
+        if (id.starts_with(prefix())) co_await break_off(id);
+    }
 }
 
 async::Task<> BackupNodes::remove_nodes_of(std::size_t disk) {

@@ -71,6 +71,8 @@ class BackupNodes {
     [[nodiscard]] async::Task<bool> there();
 
   private:
+    /// Of all its nodes, jobs and exports.
+    [[nodiscard]] std::string prefix() const;
     [[nodiscard]] std::string node(std::size_t disk, char which) const;
     [[nodiscard]] async::Deadline soon() const;
     async::Task<> ask(std::string command, Json arguments);
@@ -80,9 +82,10 @@ class BackupNodes {
     async::Task<> remove_one(std::string node);
     async::Task<> add_health(std::size_t disk);
     async::Task<> add_changes(std::size_t disk, char which);
-    async::Task<> break_off(std::string job);
     async::Task<> set_drive(const BackupDisk& disk, std::string node);
     async::Task<> stop_server();
+    async::Task<> break_off_jobs();
+    async::Task<> break_off(std::string job);
     async::Task<> remove_nodes_of(std::size_t disk);
 
     Engine& engine_;
