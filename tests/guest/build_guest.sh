@@ -20,7 +20,7 @@ install_packages=$here/../../scripts/install-packages
 lock_limit=600
 
 sources() {
-    find "$here/build_guest.sh" "$here/initramfs.py" "$here/rootfs" -type f -print0 | LC_ALL=C sort -z
+    find "$here/build_guest.sh" "$here/initramfs.py" "$here/writer.cpp" "$here/rootfs" -type f -print0 | LC_ALL=C sort -z
 }
 
 # Of what the guest is made of: with another stamp it is made anew.
@@ -55,7 +55,9 @@ build() {
     trap 'rm -rf "$work"' EXIT
     unpack_packages
     mkdir "$work/out"
-    /usr/bin/python3 "$here/initramfs.py" "$work/kernel" "$work/root" "$here/rootfs" "$work/out"
+    cp -r "$here/rootfs" "$work/overlay"
+    "${CXX:-g++}" -std=c++17 -Os -s -static -Wall -Wextra -Werror -o "$work/overlay/bin/writer" "$here/writer.cpp"
+    /usr/bin/python3 "$here/initramfs.py" "$work/kernel" "$work/root" "$work/overlay" "$work/out"
     # A guest that runs has read its files already; one that starts finds either the old or the new ones.
     mv "$work"/out/* "$cache/"
     stamp > "$cache/stamp"
