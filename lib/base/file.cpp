@@ -91,6 +91,42 @@ bool remove_file(int directory, const std::string& path) {
     return true;
 }
 
+namespace {
+
+/// Of an earlier try that did not come to its end.
+bool same_file(int directory, const std::string& one, const std::string& other) {
+    struct stat first {};
+    struct stat second {};
+    const int kept = errno;
+    const bool seen = ::fstatat(directory, one.c_str(), &first, AT_SYMLINK_NOFOLLOW) == 0 &&
+                      ::fstatat(directory, other.c_str(), &second, AT_SYMLINK_NOFOLLOW) == 0;
+    errno = kept;
+    return seen && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+}  // namespace
+
+void rename_to_new(int directory, const std::string& from, const std::string& to) {
+    const auto fail = [&] {
+        throw system_error(errno, fmt::format("cannot rename {} to {}", quote(from), quote(to)));
+    };
+    if (::renameat2(directory, from.c_str(), directory, to.c_str(), RENAME_NOREPLACE) == 0) return;
+    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) fail();
+    if (::linkat(directory, from.c_str(), directory, to.c_str(), 0) == 0) {
+        if (::unlinkat(directory, from.c_str(), 0) < 0) fail();
+        return;
+    }
+    if (errno == EEXIST && same_file(directory, from, to)) {
+        if (::unlinkat(directory, from.c_str(), 0) < 0) fail();
+        return;
+    }
+    if (errno != EPERM && errno != ENOSYS && errno != EOPNOTSUPP) fail();
+    struct stat status {};
+    const bool free = ::fstatat(directory, to.c_str(), &status, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
+    if (!free) errno = EEXIST;
+    if (!free || ::renameat(directory, from.c_str(), directory, to.c_str()) < 0) fail();
+}
+
 void replace_file(int directory, const std::string& name, std::string_view content, mode_t mode) {
     const std::string temporary = fmt::format(".{}.new", name);
     // A leftover of a crash in here may stand in the way; nothing else ever uses this name.

@@ -38,6 +38,11 @@ void sync(int fd, std::string_view what);
 /// Unlinks a file beneath `directory` and makes that durable; false where it is not there.
 bool remove_file(int directory, const std::string& path);
 
+/// Renames a file in `directory` to a name that no file has; AlreadyExists where one has. Also where the file system knows no
+/// such rename (NFS): the file has both names for a moment then, or, where it knows no links either, nobody else may give names
+/// meanwhile. The caller makes it durable.
+void rename_to_new(int directory, const std::string& from, const std::string& to);
+
 /// Puts `content` under `name` in `directory`: readers see the old file or the new one, also after a power
 /// cut.
 void replace_file(int directory, const std::string& name, std::string_view content, mode_t mode);

@@ -91,16 +91,17 @@ Layout lay_out(const EmptyImageOptions& options) {
     }
 }
 
-void check_backing(const EmptyImageOptions& options) {
+void check_names(const EmptyImageOptions& options) {
     if (options.backing_file.has_value() != options.backing_format.has_value())
         refuse("a backing file and its format go together");
-    if (!options.backing_file) return;
     const auto check = [](std::string_view what, const std::string& text, std::size_t limit) {
         if (text.empty() || text.size() > limit)
             refuse(fmt::format("the {} has {} bytes, not 1 to {}", what, text.size(), limit));
         if (text.find('\0') != std::string::npos)
             refuse(fmt::format("the {} {} has a NUL in it", what, quote(text)));
     };
+    if (options.label) check("label", *options.label, max_label_bytes);
+    if (!options.backing_file) return;
     check("backing file name", *options.backing_file, max_backing_name_bytes);
     check("backing format", *options.backing_format, max_backing_format_bytes);
 }
@@ -117,7 +118,7 @@ void check(const EmptyImageOptions& options) {
             fmt::format("the refcount width {} is not a power of two from 1 to 64", options.refcount_bits));
     if (options.virtual_size % sector_bytes != 0)
         refuse(fmt::format("the size {} is not a multiple of {} bytes", options.virtual_size, sector_bytes));
-    check_backing(options);
+    check_names(options);
     if (l1_entries_of(options) > max_l1_bytes / table_entry_bytes)
         refuse(fmt::format("{} bytes are too many for clusters of {} bytes; larger clusters allow more",
                            options.virtual_size, cluster));
@@ -184,15 +185,18 @@ void write_feature_names(HeaderWriter& out) {
     }
 }
 
+void write_text_extension(HeaderWriter& out, std::uint32_t type, std::string_view text) {
+    out.number(type);
+    out.number(static_cast<std::uint32_t>(text.size()));
+    out.text(text);
+    out.pad_to((out.size() + 7) / 8 * 8);
+}
+
 std::vector<std::byte> header_bytes(const EmptyImageOptions& options, const Layout& layout) {
     HeaderWriter out;
     write_fields(out, options, layout);
-    if (options.backing_format) {
-        out.number(extension_backing_format);
-        out.number(static_cast<std::uint32_t>(options.backing_format->size()));
-        out.text(*options.backing_format);
-        out.pad_to((out.size() + 7) / 8 * 8);
-    }
+    if (options.backing_format) write_text_extension(out, extension_backing_format, *options.backing_format);
+    if (options.label) write_text_extension(out, extension_label, *options.label);
     if (options.cluster_size > max_cluster_without_feature_names) write_feature_names(out);
     out.number(extension_end);
     out.number(std::uint32_t{0});
@@ -202,8 +206,8 @@ std::vector<std::byte> header_bytes(const EmptyImageOptions& options, const Layo
         out.text(*options.backing_file);
     }
     if (out.size() > options.cluster_size)
-        refuse(fmt::format("the backing file name of {} bytes does not fit in a cluster of {} bytes",
-                           options.backing_file->size(), options.cluster_size));
+        refuse(fmt::format("the header, with its names, of {} bytes does not fit in a cluster of {} bytes",
+                           out.size(), options.cluster_size));
     return std::move(out).take();
 }
 

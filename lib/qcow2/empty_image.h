@@ -38,6 +38,7 @@ struct EmptyImageOptions {
     std::uint32_t refcount_bits = 16;         // a power of two, 1 to 64
     std::optional<std::string> backing_file;  // at most 1023 bytes, and what fits in the first cluster
     std::optional<std::string> backing_format;
+    std::optional<std::string> label;  // at most 1023 bytes (Header::label)
 };
 
 struct Extent {

@@ -124,7 +124,7 @@ void read_encryption_extension(Cursor& cursor, const Extension& extension, const
 
 bool known(std::uint32_t type) {
     return type == extension_backing_format || type == extension_feature_names || type == extension_bitmaps ||
-           type == extension_encryption || type == extension_data_file;
+           type == extension_encryption || type == extension_data_file || type == extension_label;
 }
 
 }  // namespace
@@ -146,6 +146,9 @@ FeatureNames read_extensions(const ImageSource& source, const Region& area, Head
             case extension_data_file:
                 header.data_file =
                     read_name(cursor, extension->bytes, max_data_file_name_bytes, "data file name");
+                break;
+            case extension_label:
+                header.label = read_name(cursor, extension->bytes, max_label_bytes, "label");
                 break;
             case extension_feature_names:
                 names = read_feature_names(cursor, extension->bytes);

@@ -73,6 +73,9 @@ struct Header {
     std::optional<std::string> backing_format;
     std::optional<std::string> data_file;
 
+    /// What volchain itself has said of the image when it made it (EmptyImageOptions::label).
+    std::optional<std::string> label;
+
     Region l1_table;  // no bytes where the virtual size is 0
     Region refcount_table;
     std::optional<Region> encryption_header;  // LUKS only

@@ -46,6 +46,9 @@ inline constexpr std::uint32_t extension_feature_names = 0x6803f857;
 inline constexpr std::uint32_t extension_bitmaps = 0x23852875;
 inline constexpr std::uint32_t extension_encryption = 0x0537be77;
 inline constexpr std::uint32_t extension_data_file = 0x44415441;
+/// Ours ("volc"): Header::label. QEMU keeps extensions that it does not know.
+inline constexpr std::uint32_t extension_label = 0x766f6c63;
+inline constexpr std::uint32_t max_label_bytes = 1023;
 inline constexpr std::uint32_t max_backing_format_bytes = 15;  // QEMU
 inline constexpr std::uint32_t max_data_file_name_bytes = 4095;
 inline constexpr std::uint32_t feature_name_entry_bytes = 48;

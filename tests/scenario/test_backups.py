@@ -212,6 +212,48 @@ def test_inconsistent_after_a_crash(tree):
     assert backups.checkpoints(tree.client, tree.vm) == {"c0": "unusable", "c1": "ok"}
 
 
+@pytest.mark.parametrize("how", ["live", "down"])
+def test_cut_and_grown_again(tree, how):
+    """What was cut off is zero then, which no bitmap tells."""
+    scatter(tree, 60, writes=100)
+    backups.finish(tree.client, backups.start(tree.client, tree.vm, checkpoint="c0"))
+    copies = [copy_of(tree, number) for number in range(2)]
+    if how == "down":
+        tree.down()
+    for size in (SIZE // 2, SIZE):
+        tree.client.finish(tree.client.call(tree.disks[0], "Disk", "Resize", "ta{sv}", size, {"shrink": ("b", True)}))
+    if how == "down":
+        tree.up()
+    held = content(tree)
+    backup = backups.start(tree.client, tree.vm, kind="incremental", checkpoint="c1")
+    assert backups.kinds(tree.client, backup) == {tree.disks[0]: "full", tree.disks[1]: "incremental"}
+    copies[0] = backups.Copy()
+    assert read(tree, backup, copies) == held
+    backups.finish(tree.client, backup)
+
+
+def test_nobody_has_the_backup_of_a_failed_ones_checkpoint(tree, daemon):
+    """Whatever could not be done away with: an increment goes back to the one before."""
+    backups.finish(tree.client, backups.start(tree.client, tree.vm, checkpoint="c0"))
+    copies = [copy_of(tree, number) for number in range(2)]
+    scatter(tree, 61)
+    failed = backups.start(tree.client, tree.vm, checkpoint="c1")
+    daemon.at("finish-backup.drop", "error Timeout QEMU does not answer")
+    backups.spoil(tree.qemu)
+    _, message = tree.client.failure(tree.client.call(failed, "Backup", "Finish", "a{sv}", {}))
+    assert "abort it again" in message and tree.client.get(failed, "Backup", "State") == "failed"
+    assert backups.checkpoints(tree.client, tree.vm) == {"c0": "ok", "c1": "ok"}
+    scatter(tree, 62)
+    held = content(tree)
+    backup = backups.start(tree.client, tree.vm, kind="incremental", checkpoint="c2")
+    assert tree.client.get(backup, "Backup", "Since") == "c0"
+    assert read(tree, backup, copies) == held
+    backups.finish(tree.client, backup)
+    daemon.forget_failpoints()
+    backups.abort(tree.client, failed)
+    assert backups.checkpoints(tree.client, tree.vm) == {"c0": "ok", "c2": "ok"}
+
+
 def test_raw_disks_hold_no_checkpoint(client, directory, qemus, daemon):
     tree = Tree(client, directory, qemus, base_format="raw", size=SIZE)
     with pytest.raises(DBusError, match="no image of these disks can hold one"):

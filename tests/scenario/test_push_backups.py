@@ -138,6 +138,24 @@ def test_the_file_below_is_not_there(tree, target):
     assert [len(images.chain(path)) for path in files] == [2, 1]
 
 
+def test_another_checkpoint_of_that_name(tree, target, directory):
+    """Two directories in turns, and a name that is used again: what lies in the first is not what the increment begins with."""
+    other = f"{directory}/other"
+    os.mkdir(other)
+    push(tree, target, checkpoint="sunday")
+    backups.delete_checkpoint(tree.client, tree.vm, "sunday")
+    scatter(tree, 30)
+    push(tree, other, checkpoint="sunday")
+    scatter(tree, 31)
+    held = content(tree)
+    with pytest.raises(DBusError, match="another checkpoint that was called so"):
+        backups.begin(tree.client, tree.vm, mode="push", target=target, kind="incremental", require_incremental=True)
+    files = push(tree, target, kind="incremental", checkpoint="monday")
+    assert digests(files) == held and [len(images.chain(path)) for path in files] == [1, 1]
+    files = push(tree, other, kind="incremental", since="sunday")
+    assert digests(files) == held and [len(images.chain(path)) for path in files] == [2, 2]
+
+
 def test_what_is_wrong(tree, target, directory):
     def refused(**options):
         with pytest.raises(DBusError) as failure:

@@ -53,6 +53,24 @@ std::vector<WantedDisk> disks_of_snapshot(const Catalog& catalog, const BackupRe
     return wanted;
 }
 
+/// What began with a backup that failed has been backed up by nobody.
+bool of_failed_backup(const Catalog& catalog, const CheckpointName& name) {
+    const std::string bitmap = name.bitmap();
+    return std::any_of(catalog.backups().begin(), catalog.backups().end(), [&](const auto& entry) {
+        return entry.second.state == BackupState::failed && entry.second.checkpoint == bitmap;
+    });
+}
+
+/// The youngest that can be used; where none can, the youngest: its flaw is why there is a full backup.
+std::string youngest(const Catalog& catalog, std::vector<Checkpoint> all) {
+    std::erase_if(all, [&](const Checkpoint& one) { return of_failed_backup(catalog, one.name); });
+    const auto usable = std::find_if(all.rbegin(), all.rend(), [](const Checkpoint& one) {
+        return one.state != CheckpointState::unusable;
+    });
+    if (usable != all.rend()) return usable->name.bitmap();
+    return all.empty() ? std::string() : all.back().name.bitmap();
+}
+
 }  // namespace
 
 void check_backup_request(const Catalog& catalog, const BackupRequest& request) {
@@ -98,9 +116,9 @@ std::string bitmap_since(const Engine& engine, const BackupRequest& request) {
     if (!request.since.empty() && of_snapshot)
         return find_checkpoint_before(engine, request.snapshot, request.since).bitmap();
     if (!request.since.empty()) return find_checkpoint(engine, request.vm, request.since).bitmap();
-    const std::vector<Checkpoint> all =
+    std::vector<Checkpoint> all =
         of_snapshot ? checkpoints_before(engine, request.snapshot) : checkpoints_of(engine, request.vm);
-    return all.empty() ? std::string() : all.back().name.bitmap();
+    return youngest(engine.catalog(), std::move(all));
 }
 
 std::string new_bitmap(const Engine& engine, const BackupRequest& request) {

@@ -11,7 +11,8 @@ namespace volchain::storage {
 namespace {
 
 constexpr auto health_interval = std::chrono::seconds(2);
-constexpr auto abort_again = std::chrono::seconds(5);
+constexpr std::chrono::seconds abort_again{5};  // and each time twice as long, until
+constexpr std::chrono::seconds abort_seldom{300};
 constexpr auto fail_again = std::chrono::milliseconds(500);
 
 }  // namespace
@@ -124,6 +125,7 @@ void Backups::abort(const Uuid& id, std::string why) {
 
 async::Task<> Backups::abort_in_the_end(Uuid id, std::string why) {
     const ObjectId object{ObjectKind::backup, id};
+    std::chrono::seconds pause = abort_again;
     while (engine_.catalog().has(object)) {
         std::exception_ptr failure;
         if (!engine_.locks().held(object)) {
@@ -131,7 +133,8 @@ async::Task<> Backups::abort_in_the_end(Uuid id, std::string why) {
             const std::uint32_t owner = engine_.catalog().backup(id).owner_uid;
             co_await async::keep_failure(abort_backup(engine_, id, owner), failure);
         }
-        co_await async::sleep_until(async::after(abort_again));
+        co_await async::sleep_until(async::after(pause));
+        pause = std::min(2 * pause, abort_seldom);
     }
     aborted_.erase(id);
 }

@@ -7,6 +7,7 @@
 #include "storage/backups/end_restore.h"
 #include "storage/checkpoints/checkpoints.h"
 #include "storage/checkpoints/drop_bitmap.h"
+#include "storage/exports/export_device.h"
 #include "storage/exports/export_server.h"
 #include "storage/exports/stop_export.h"
 #include "storage/images/untouched_images.h"
@@ -49,12 +50,17 @@ async::Task<bool> can_be_reached(Engine& engine, Uuid vm) {
     co_return co_await runs_or_is_gone(engine, vm);
 }
 
-/// A QEMU that is gone has taken everything with it.
+/// A QEMU that is gone, also while this goes on, has taken everything with it; another one has nothing of it.
 async::Task<> end_in_qemu(Engine& engine, BackupRecord record) {
-    const bool live = co_await can_be_reached(engine, record.vm);
-    if (!live) co_return;
-    BackupNodes nodes(engine, engine.vm(record.vm).session(), record);
-    co_await nodes.remove();
+    while (true) {
+        const bool live = co_await can_be_reached(engine, record.vm);
+        if (!live || appliance_process(engine, record.vm).mark != record.qemu) co_return;
+        BackupNodes nodes(engine, engine.vm(record.vm).session(), record);
+        std::exception_ptr failure;
+        co_await async::keep_failure(nodes.remove(), failure);
+        if (!failure) break;
+        if (to_error(failure).code() != ErrorCode::unreachable) std::rethrow_exception(failure);
+    }
     std::exception_ptr known_later;
     co_await async::keep_failure(engine.vm(record.vm).read_disks(), known_later);
 }

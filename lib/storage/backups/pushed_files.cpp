@@ -11,8 +11,11 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "qcow2/empty_image.h"
+#include "qcow2/header.h"
+#include "qcow2/image_source.h"
 #include "storage/checkpoints/checkpoints.h"
 #include "storage/volumes/new_image.h"
 
@@ -30,24 +33,46 @@ bool is_there(const std::string& path) {
 }
 
 /// Why nothing can be put on a file; empty where that can be.
+std::string label_of(const PushedFile& file) {
+    const UniqueFd directory = open_directory(file.directory);
+    const UniqueFd fd = open_beneath(directory.get(), file.name, O_RDONLY);
+    return qcow2::read_header(qcow2::FileSource(fd.get())).label.value_or("");
+}
+
 std::string unfit_below(const PushedFile& below) {
     if (!is_there(below.path()))
         return fmt::format("{} has no {}, the backup of that checkpoint", quote(below.directory),
                            quote(below.name));
     const VolumeFacts facts = inspect_image(below.directory, below.name, VolumeFormat::qcow2);
-    if (facts.state == VolumeState::ok) return {};
-    return fmt::format("{} is {}: {}", quote(below.path()), word(facts.state), facts.problem);
+    if (facts.state != VolumeState::ok)
+        return fmt::format("{} is {}: {}", quote(below.path()), word(facts.state), facts.problem);
+    if (label_of(below) == below.checkpoint) return {};
+    return fmt::format("{} is the backup of another checkpoint that was called so", quote(below.path()));
+}
+
+/// Else a backup that there is none of would have a file under its name.
+void take_name_back(const PushedFile& file) noexcept {
+    try {
+        const UniqueFd directory = open_directory(file.directory);
+        rename_to_new(directory.get(), file.name, file.part);
+    } catch (const std::exception& error) {
+        log().warning("{} stays, though its backup failed: {}", quote(file.path()), error.what());
+    }
 }
 
 }  // namespace
 
 Json PushedFile::json() const {
-    return Json{{"directory", directory}, {"name", name}, {"part", part}, {"below", below}};
+    return Json{{"directory", directory},
+                {"name", name},
+                {"part", part},
+                {"below", below},
+                {"checkpoint", checkpoint}};
 }
 
 PushedFile PushedFile::parse(const JsonReader& plan) {
     return {plan.at("directory").string(), plan.at("name").string(), plan.at("part").string(),
-            plan.at("below").string()};
+            plan.at("below").string(), plan.string_or("checkpoint", "")};
 }
 
 void check_push_directory(const std::string& path) {
@@ -60,21 +85,23 @@ void check_push_directory(const std::string& path) {
 }
 
 std::vector<PushedFile> plan_files(const std::vector<std::string>& disk_names, const PushTarget& target,
-                                   const std::string& moment, BackupRecord& record) {
+                                   const std::optional<CheckpointName>& moment, BackupRecord& record) {
     const std::string time = format_utc(record.moment == Timestamp() ? record.created : record.moment);
     std::vector<PushedFile> files;
     const auto since = CheckpointName::of_bitmap(record.since);
     for (std::size_t index = 0; index < record.disks.size(); ++index) {
         BackupDisk& disk = record.disks[index];
         PushedFile file{target.directory,
-                        file_of(disk_names[index], moment.empty() ? time : moment),
+                        file_of(disk_names[index], moment ? moment->name : time),
                         fmt::format(".vc-{}-{}.part", record.id.str(), index),
-                        {}};
+                        {},
+                        moment ? moment->bitmap() : std::string()};
         if (is_there(file.path()))
             throw Error(ErrorCode::already_exists, "there is a file {} already; name another checkpoint",
                         quote(file.path()));
         if (disk.incremental) {
-            const PushedFile below{target.directory, file_of(disk_names[index], since->name), {}, {}};
+            const PushedFile below{
+                target.directory, file_of(disk_names[index], since->name), {}, {}, record.since};
             disk.why = unfit_below(below);
             disk.incremental = disk.why.empty();
             if (disk.incremental) file.below = below.name;
@@ -88,6 +115,7 @@ void make_pushed_file(const PushedFile& file, std::uint64_t size, const std::str
                       const std::string& model) {
     qcow2::EmptyImageOptions options(size);
     if (!file.below.empty()) options.on(file.below, "qcow2");
+    if (!file.checkpoint.empty()) options.label = file.checkpoint;
     const qcow2::EmptyImage image = qcow2::empty_image(options);
     const NewFile made(file.directory, file.part);
     make_image_file_like(made, model_pool, model);
@@ -100,14 +128,18 @@ void make_pushed_file(const PushedFile& file, std::uint64_t size, const std::str
 
 async::Task<> name_pushed_files(Engine& engine, std::vector<PushedFile> files) {
     auto work = [files = std::move(files)] {
-        for (const PushedFile& file : files) {
-            if (!is_there(file.part_path())) continue;
-            const UniqueFd directory = open_directory(file.directory);
-            if (::renameat2(directory.get(), file.part.c_str(), directory.get(), file.name.c_str(),
-                            RENAME_NOREPLACE) < 0)
-                throw system_error(
-                    errno, fmt::format("cannot call {} {}", quote(file.part_path()), quote(file.path())));
-            flush_image_file(NewFile(file.directory, file.name));
+        std::vector<const PushedFile*> named;
+        try {
+            for (const PushedFile& file : files) {
+                if (!is_there(file.part_path())) continue;
+                const UniqueFd directory = open_directory(file.directory);
+                rename_to_new(directory.get(), file.part, file.name);
+                named.push_back(&file);
+                flush_image_file(NewFile(file.directory, file.name));
+            }
+        } catch (...) {
+            for (const PushedFile* file : named) take_name_back(*file);
+            throw;
         }
     };
     co_await engine.files().run(std::move(work));

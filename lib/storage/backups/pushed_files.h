@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "storage/checkpoints/checkpoints.h"
 #include "storage/engine.h"
 
 namespace volchain::storage {
@@ -29,8 +30,11 @@ struct PushedFile {
     std::string directory;
     std::string name;
     std::string part;  ///< what it is called until all files of the backup are complete
-    std::string
-        below{};  ///< name of the file that it is an overlay of, in the same directory; empty: it is full
+    /// Name of the file that it is an overlay of, in the same directory; empty: it is full.
+    std::string below{};
+    /// The bitmap of the checkpoint that began at its moment, by which the next one knows it: that checkpoints are called alike
+    /// says nothing. Empty: there is none. It is in the image's header (qcow2::Header::label).
+    std::string checkpoint{};
 
     [[nodiscard]] std::string path() const { return directory + "/" + name; }
     [[nodiscard]] std::string part_path() const { return directory + "/" + part; }
@@ -43,11 +47,11 @@ void check_push_directory(const std::string& path);
 
 // Blocking: for a worker thread.
 
-/// The files for the disks of a backup, in their order; `moment`: the checkpoint that began at the backup's moment, or empty. A
-/// disk for which the directory has nothing to put an increment on
-/// is made a full one, with the reason. AlreadyExists where a file is there.
+/// The files for the disks of a backup, in their order; `moment`: the checkpoint that began at the backup's moment, or none. A
+/// disk for which the directory has nothing to put an increment on is made a full one, with the reason. AlreadyExists where a file is there.
 [[nodiscard]] std::vector<PushedFile> plan_files(const std::vector<std::string>& disk_names,
-                                                 const PushTarget& target, const std::string& moment,
+                                                 const PushTarget& target,
+                                                 const std::optional<CheckpointName>& moment,
                                                  BackupRecord& record);
 /// An empty image; whoever may open `model`, an image in the directory `model_pool`, may open it.
 void make_pushed_file(const PushedFile& file, std::uint64_t size, const std::string& model_pool,

@@ -52,7 +52,7 @@ class StartBackup {
                                                         : holder_of_stored(engine_, job_, id_);
         std::exception_ptr failure;
         co_await async::keep_failure(forward(options), failure);
-        if (failure && !finished(job_->record().state)) co_await undo(to_error(failure));
+        if (failure && !finished(job_->record().state)) co_await give_up(to_error(failure));
     }
 
     async::Task<> recover() {
@@ -60,7 +60,7 @@ class StartBackup {
         if (step == "publish" || step == "end") {
             std::exception_ptr failure;
             co_await async::keep_failure(conclude_push(), failure);
-            if (failure && !finished(job_->record().state)) co_await undo(to_error(failure));
+            if (failure && !finished(job_->record().state)) co_await give_up(to_error(failure));
             co_return;
         }
         Error reason(ErrorCode::interrupted, "the daemon ended at step {}; there is no backup",
@@ -129,6 +129,20 @@ class StartBackup {
         co_await job_->succeed(std::move(changes), std::move(result));
     }
 
+    /// Files that have their names are a backup; what else is left of it goes with the record.
+    async::Task<> give_up(Error reason) {
+        if (job_->record().step != "end") co_return co_await undo(std::move(reason));
+        BackupRecord left = record();
+        left.state = BackupState::failed;
+        left.problem = fmt::format(
+            "its files are complete, but not all of what served to make them could be done away with: {}",
+            reason.what());
+        Changes changes;
+        Error told(reason.code(), "{}; abort it, which drops its checkpoint", left.problem);
+        changes.put(std::move(left));
+        co_await job_->fail(std::move(changes), std::move(told));
+    }
+
     async::Task<> undo(Error reason) {
         co_await job_->begin_undo();
         std::exception_ptr failure;
@@ -177,11 +191,10 @@ async::Task<> run(Engine& engine, JobPtr job, StartOptions options) {
     co_await operation.run(options.hold);
 }
 
-/// That which begins at the backup's moment, by its name: made with it, or with the snapshot.
-async::Task<std::string> checkpoint_of(Engine& engine, BackupRecord record) {
+/// That which begins at the backup's moment: made with it, or with the snapshot.
+async::Task<std::optional<CheckpointName>> checkpoint_of(Engine& engine, BackupRecord record) {
     const auto made = CheckpointName::of_bitmap(record.checkpoint);
-    if (made) co_return made->name;
-    if (record.snapshot.nil()) co_return std::string();
+    if (made || record.snapshot.nil()) co_return made;
     co_await look_at_checkpoints(engine, record.vm);
     co_return checkpoint_at(engine, record.vm, engine.catalog().snapshot(record.snapshot).created);
 }
@@ -189,7 +202,7 @@ async::Task<std::string> checkpoint_of(Engine& engine, BackupRecord record) {
 async::Task<> plan_push(Engine& engine, PushTarget target, StartPlan& plan, BackupRecord& record) {
     std::vector<std::string> names;
     for (const BackupDisk& disk : record.disks) names.push_back(engine.catalog().disk(disk.disk).name);
-    const std::string moment = co_await checkpoint_of(engine, record);
+    const std::optional<CheckpointName> moment = co_await checkpoint_of(engine, record);
     auto work = [names = std::move(names), target, moment, planned = record]() mutable {
         std::vector<PushedFile> files = plan_files(names, target, moment, planned);
         return std::make_pair(std::move(files), std::move(planned));

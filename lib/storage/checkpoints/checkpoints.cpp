@@ -140,10 +140,10 @@ CheckpointName new_checkpoint(const Engine& engine, const Uuid& vm, const std::s
     return {name, moment};
 }
 
-std::string checkpoint_at(const Engine& engine, const Uuid& vm, Timestamp moment) {
+std::optional<CheckpointName> checkpoint_at(const Engine& engine, const Uuid& vm, Timestamp moment) {
     for (const Checkpoint& checkpoint : checkpoints_of(engine, vm))
-        if (to_usec(checkpoint.name.time) == to_usec(moment)) return checkpoint.name.name;
-    return {};
+        if (to_usec(checkpoint.name.time) == to_usec(moment)) return checkpoint.name;
+    return std::nullopt;
 }
 
 std::vector<qmp::Node> layers_as_seen(const Engine& engine, const Uuid& disk, const Uuid& top) {

@@ -38,8 +38,9 @@ void check_checkpoint_name(const std::string& name);
 /// One that begins at a moment. InvalidArgument, or AlreadyExists where the VM has one of that name, as it was last seen.
 [[nodiscard]] CheckpointName new_checkpoint(const Engine& engine, const Uuid& vm, const std::string& name,
                                             Timestamp moment);
-/// The one that began at just that moment, by its name; empty where there is none.
-[[nodiscard]] std::string checkpoint_at(const Engine& engine, const Uuid& vm, Timestamp moment);
+/// The one that began at just that moment.
+[[nodiscard]] std::optional<CheckpointName> checkpoint_at(const Engine& engine, const Uuid& vm,
+                                                          Timestamp moment);
 
 enum class CheckpointState {
     ok,        ///< of all disks of the VM it is known what has changed since

@@ -30,7 +30,10 @@ class DropBitmap {
         const qmp::BlockGraph graph = co_await qmp::read_block_graph(session, soon());
         Json arguments;
         arguments["actions"] = Json::array();
-        for (const Uuid& disk : disks_) add_removals(graph, disk, arguments["actions"]);
+        // One that was detached meanwhile is not in it.
+        for (const Uuid& disk : disks_)
+            if (catalog().has({ObjectKind::disk, disk}) && catalog().disk(disk).vm == vm)
+                add_removals(graph, disk, arguments["actions"]);
         const bool any = !arguments["actions"].empty();
         if (any) (void)co_await session->execute("transaction", std::move(arguments), soon());
         if (any) co_await engine_.vm(vm).read_disks();
@@ -55,7 +58,6 @@ class DropBitmap {
     [[nodiscard]] async::Deadline soon() const { return async::after(engine_.settings().command_timeout); }
 
     void add_removals(const qmp::BlockGraph& graph, const Uuid& disk, Json& actions) {
-        if (!catalog().has({ObjectKind::disk, disk})) return;
         const VolumeRecord& active = catalog().volume(catalog().disk(disk).active);
         const LiveDisk* const live = engine_.vm(catalog().disk(disk).vm).find_disk(catalog().path(active));
         if (live == nullptr) return;

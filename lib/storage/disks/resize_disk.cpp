@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "qmp/image_lock.h"
 #include "qmp/node.h"
+#include "storage/checkpoints/checkpoints.h"
 #include "storage/images/volume_lock.h"
 #include "storage/jobs/presence.h"
 #include "storage/qemu/helper.h"
@@ -129,6 +130,28 @@ class ResizeDisk {
 
     [[nodiscard]] std::uint64_t size_now() const { return engine_.catalog().facts(active()).size; }
 
+    /// What is cut off is zero when the disk grows again, which no bitmap tells: what has changed since any checkpoint is not
+    /// known any more. Bitmaps of others are theirs.
+    [[nodiscard]] std::vector<std::string> lost_checkpoints(const std::vector<std::string>& bitmaps) const {
+        std::vector<std::string> lost;
+        if (plan_.size < plan_.before)
+            for (const std::string& bitmap : bitmaps)
+                if (CheckpointName::of_bitmap(bitmap)) lost.push_back(bitmap);
+        return lost;
+    }
+
+    /// Before the first byte goes.
+    async::Task<> drop(std::shared_ptr<qmp::Session> session, std::string node,
+                       std::vector<std::string> bitmaps) {
+        for (const std::string& bitmap : lost_checkpoints(bitmaps)) {
+            Json arguments{{"node", node}, {"name", bitmap}};
+            (void)co_await session->execute("block-dirty-bitmap-remove", std::move(arguments),
+                                            async::after(engine_.settings().command_timeout));
+            job_->log().notice("the disk is cut: checkpoint {} ends for it",
+                               quote(CheckpointName::of_bitmap(bitmap)->name));
+        }
+    }
+
     async::Task<> resize(bool live) {
         if (live) co_return co_await resize_live();
         const VolumeRecord volume = engine_.catalog().volume(active());
@@ -138,6 +161,7 @@ class ResizeDisk {
             co_return co_await engine_.files().run(std::move(work));
         }
         co_await prove_unused();
+        co_await engine_.inspect_volume(active());
         co_await resize_in_helper(engine_.catalog().path(volume));
     }
 
@@ -150,6 +174,10 @@ class ResizeDisk {
         const std::string node = live_disk(engine_, disk_).active().node;
         const qmp::BlockGraph graph =
             co_await qmp::read_block_graph(session, async::after(engine_.settings().command_timeout));
+        std::vector<std::string> bitmaps;
+        if (const qmp::Node* const layer = graph.find(node))
+            for (const qmp::DirtyBitmap& bitmap : layer->bitmaps) bitmaps.push_back(bitmap.name);
+        co_await drop(session, node, std::move(bitmaps));
         const auto devices = graph.devices_on(node);
         Json arguments = resize_arguments(devices.empty() ? node : devices.front()->root, plan_.size);
         (void)co_await session->execute("block_resize", std::move(arguments), async::after(resize_limit));
@@ -184,6 +212,10 @@ class ResizeDisk {
             node = qmp::with_backing(std::move(node), "below");
         }
         (void)co_await session->execute("blockdev-add", std::move(node), soon);
+        std::vector<std::string> bitmaps;
+        for (const qcow2::Bitmap& bitmap : engine_.catalog().facts(active()).bitmaps)
+            bitmaps.push_back(bitmap.name);
+        co_await drop(session, "image", std::move(bitmaps));
         Json arguments = resize_arguments("image", plan_.size);
         (void)co_await session->execute("block_resize", std::move(arguments), async::after(resize_limit));
     }

@@ -67,6 +67,9 @@ async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
     check_no_preview(catalog, request.vm);
     std::vector<Uuid> disks = chosen_disks(catalog, request);
     co_await look_at_broken(engine, disks);
+    if (!request.checkpoint.empty()) co_await look_at_checkpoints(engine, request.vm);
+    // Somebody else may have been faster. From here on a VM that is down is not waited for any more.
+    check_no_preview(catalog, request.vm);
     disks = chosen_disks(catalog, request);
     check_memory_request(catalog, request, disks, live);
     std::uint64_t memory_bytes = 0;
@@ -81,7 +84,6 @@ async::Task<Uuid> create_snapshot(Engine& engine, SnapshotRequest request) {
     snapshot.excluded = strangers(engine, request, live);
     SnapshotFiles files = files_beside(engine, request, snapshot.id, disks.front());
     if (!request.checkpoint.empty()) {
-        co_await look_at_checkpoints(engine, request.vm);
         const CheckpointName checkpoint =
             new_checkpoint(engine, request.vm, request.checkpoint, snapshot.created);
         overlays.begin_checkpoint(checkpoint.bitmap());

@@ -64,6 +64,7 @@ std::vector<qmp::DirtyBitmap> carried_bitmaps(const std::vector<qmp::DirtyBitmap
 
 void Overlays::add(const Uuid& disk) {
     plan_overlay(disk, engine_.catalog().disk(disk).active, true);
+    all_.back().over_active = true;
 }
 
 void Overlays::add_branch(const Uuid& disk, const Uuid& parent, bool activate) {
@@ -178,6 +179,9 @@ async::Task<> Overlays::lock_images() {
 
 async::Task<> Overlays::lock_images_of(PlannedOverlay overlay) {
     const Uuid active = engine_.catalog().disk(overlay.disk).active;
+    if (overlay.over_active && overlay.parent != active)
+        throw Error(ErrorCode::busy, "{} has just got another active volume; ask again",
+                    engine_.catalog().describe({ObjectKind::disk, overlay.disk}));
     if (overlay.parent == active) {
         locks_.push_back(co_await lock_for_writing(engine_, active));
     } else {
@@ -289,6 +293,25 @@ async::Task<> Overlays::carry_bitmaps_of(const PlannedOverlay& overlay) {
     const bool clean = co_await helper->stop(deadline);
     if (!clean) throw Error(ErrorCode::qemu_failed, "the storage daemon did not end in order");
     co_await look_at_file(overlay);
+    check_stored(overlay, bitmaps);
+}
+
+/// For lack of room QEMU leaves bitmaps out when it closes an image, and says nothing.
+void Overlays::check_stored(const PlannedOverlay& overlay, const std::vector<qcow2::Bitmap>& carried) const {
+    const auto stored = [&](const std::string& name) {
+        const auto& all = facts_.at(overlay.volume).bitmaps;
+        return std::any_of(all.begin(), all.end(), [&](const qcow2::Bitmap& bitmap) {
+            return bitmap.name == name && bitmap.recording && !bitmap.in_use;
+        });
+    };
+    if (!checkpoint_.empty() && !stored(checkpoint_))
+        throw Error(ErrorCode::no_space, "the checkpoint could not be stored in {}; is there room for it?",
+                    quote(path_of(overlay)));
+    for (const qcow2::Bitmap& bitmap : carried)
+        if (!stored(bitmap.name))
+            log().warning(
+                "bitmap {} could not be carried on to {}: what changes from now on is not known to it",
+                quote(bitmap.name), quote(path_of(overlay)));
 }
 
 /// Those that an overlay over the disk's active layer has from the switch on.

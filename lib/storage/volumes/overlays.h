@@ -27,6 +27,7 @@ struct PlannedOverlay {
     bool activate = true;  ///< false: a branch that stands beside the active volume
     bool dropped = false;
     std::string why_dropped;
+    bool over_active = false;  ///< as it was planned; not of the plan that recovery reads
 
     /// Node names of the overlay and its file: as short as can be unique, since QEMU reads them byte by byte
     /// while the guest is frozen (see qmp/node.h).
@@ -111,6 +112,7 @@ class Overlays {
     async::Task<> create_file(std::size_t index);
     async::Task<> add_node(std::size_t index);
     async::Task<> carry_bitmaps_of(const PlannedOverlay& overlay);
+    void check_stored(const PlannedOverlay& overlay, const std::vector<qcow2::Bitmap>& carried) const;
     async::Task<> remove_node(const PlannedOverlay& overlay);
     async::Task<> undo_one(const PlannedOverlay& overlay, bool opened);
     async::Task<> undo_in_the_end(PlannedOverlay overlay, bool opened);

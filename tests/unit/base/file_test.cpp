@@ -98,5 +98,16 @@ TEST_F(File, RemovesWhatIsThere) {
     EXPECT_TRUE(remove_file(fd_.get(), "y"));
 }
 
+TEST_F(File, GetsANameThatNoFileHas) {
+    write("pool/part", "new");
+    write("pool/taken", "old");
+    EXPECT_THROW(rename_to_new(fd_.get(), "part", "taken"), Error);
+    EXPECT_EQ(read_file((directory_ / "pool/taken").string(), 10), "old");
+    rename_to_new(fd_.get(), "part", "name");
+    EXPECT_EQ(read_file((directory_ / "pool/name").string(), 10), "new");
+    EXPECT_FALSE(fs::exists(directory_ / "pool/part"));
+    EXPECT_THROW(rename_to_new(fd_.get(), "part", "other"), Error);
+}
+
 }  // namespace
 }  // namespace volchain::file_test

@@ -188,7 +188,22 @@ TEST(EmptyImage, BackingNames) {
     const auto error = error_of([&] { (void)made(512, std::string(377, 'x')); });
     ASSERT_TRUE(error);
     EXPECT_EQ(error->code(), ErrorCode::invalid_argument);
-    EXPECT_NE(std::string_view(error->what()).find("377 bytes does not fit"), std::string_view::npos);
+    EXPECT_NE(std::string_view(error->what()).find("513 bytes does not fit"), std::string_view::npos);
+}
+
+TEST(EmptyImage, LabelIsKeptByQemu) {
+    const TemporaryDirectory directory;
+    create(directory / "below", "1M");
+    EmptyImageOptions options(1U << 20);
+    options.on("below", "qcow2");
+    options.label = "vc.1795997186866548.sunday";
+    write_image(directory / "image", empty_image(options));
+    EXPECT_EQ(header_of_file(directory / "image").label, options.label);
+    // QEMU writes the header anew.
+    run_well({"qemu-img", "bitmap", "--add", "-f", "qcow2", directory / "image", "b0"});
+    run_well({"qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "other", "-F", "qcow2", directory / "image"});
+    EXPECT_EQ(header_of_file(directory / "image").label, options.label);
+    EXPECT_EQ(header_of_file(directory / "image").backing_file, "other");
 }
 
 TEST(EmptyImage, ImpossibleOptionsAreRefused) {
@@ -217,6 +232,7 @@ TEST(EmptyImage, ImpossibleOptionsAreRefused) {
     expect_invalid([](Options& o) { o.on(std::string(1024, 'x'), "raw"); },
                    "backing file name has 1024 bytes");
     expect_invalid([](Options& o) { o.on(std::string("a\0b", 3), "raw"); }, "NUL");
+    expect_invalid([](Options& o) { o.label = std::string(1024, 'x'); }, "label has 1024 bytes");
     expect_invalid([](Options& o) { o.on("x", ""); }, "backing format has 0 bytes");
     expect_invalid([](Options& o) { o.on("x", "0123456789abcdef"); }, "backing format has 16 bytes");
 }
