@@ -41,9 +41,27 @@ UniqueFd open_or_create(const std::string& path, bool create) {
     return open_directory(path);
 }
 
+/// What cannot be looked at is not taken for absent.
 bool exists_in(int directory, const std::string& name) {
     struct stat status {};
-    return ::fstatat(directory, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0;
+    if (::fstatat(directory, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) return true;
+    if (errno != ENOENT) throw system_error(errno, "cannot look at " + quote(name));
+    return false;
+}
+
+/// One that could not be read again would put all moments out of reach.
+void check_readable(const std::string& catalog) {
+    try {
+        if (catalog.size() > most_catalog_bytes)
+            throw Error(ErrorCode::unsupported, "it has {} bytes", catalog.size());
+        (void)BackupCatalog::parse(catalog);
+    } catch (const Error& error) {
+        throw Error(
+            ErrorCode::unsupported,
+            "the catalogue would not be readable with this moment: {}; remove old moments with --keep, or "
+            "back up to another directory",
+            error.what());
+    }
 }
 
 std::string content_of(int directory, const std::string& name, std::size_t limit) {
@@ -53,8 +71,22 @@ std::string content_of(int directory, const std::string& name, std::size_t limit
     if (!S_ISREG(status.st_mode) || status.st_size < 0 || static_cast<std::uint64_t>(status.st_size) > limit)
         throw Error(ErrorCode::corrupt_image, "{} is no file of at most {} bytes", quote(name), limit);
     std::string content(static_cast<std::size_t>(status.st_size), '\0');
-    content.resize(read_at(file.get(), std::as_writable_bytes(std::span(content)), 0));
+    try {
+        content.resize(read_at(file.get(), std::as_writable_bytes(std::span(content)), 0));
+    } catch (const Error& error) {
+        throw error.during(quote(name));
+    }
     return content;
+}
+
+void write_new(int directory, const std::string& name, std::span<const std::byte> content) {
+    const UniqueFd file = open_beneath(directory, name, O_WRONLY | O_CREAT | O_EXCL, private_file);
+    try {
+        write_at(file.get(), content, 0);
+    } catch (const Error& error) {
+        throw error.during(quote(name));
+    }
+    sync(file.get(), quote(name));
 }
 
 }  // namespace
@@ -86,11 +118,11 @@ void BackupDirectory::lock(Use use) {
 }
 
 std::optional<BackupCatalog> BackupDirectory::catalog() const {
-    if (!exists_in(directory_.get(), catalog_name)) return std::nullopt;
     try {
+        if (!exists_in(directory_.get(), catalog_name)) return std::nullopt;
         return BackupCatalog::parse(content_of(directory_.get(), catalog_name, most_catalog_bytes));
     } catch (const Error& error) {
-        if (error.code() == ErrorCode::unsupported) throw error.during(quote(path_));
+        if (error.code() != ErrorCode::corrupt_image) throw error.during(quote(path_));
         throw Error(
             ErrorCode::corrupt_image,
             "{} is damaged: {}. The files are as they were; back up to another directory, and restore "
@@ -111,6 +143,14 @@ UniqueFd BackupDirectory::make_part(const std::string& name) const {
     return open_beneath(directory_.get(), part_of(name), O_RDWR | O_CREAT | O_EXCL, private_file);
 }
 
+void BackupDirectory::write_part(const std::string& name, std::span<const std::byte> content) const {
+    write_new(directory_.get(), part_of(name), content);
+}
+
+std::string BackupDirectory::content(const std::string& name, std::size_t limit) const {
+    return content_of(directory_.get(), name, limit);
+}
+
 UniqueFd BackupDirectory::open(const std::string& name) const {
     return open_beneath(directory_.get(), name, O_RDONLY);
 }
@@ -126,20 +166,15 @@ std::uint64_t BackupDirectory::flush_part(const std::string& name) const {
 }
 
 void BackupDirectory::publish(const std::vector<std::string>& names) {
-    for (const std::string& name : names)
-        if (::renameat2(directory_.get(), part_of(name).c_str(), directory_.get(), name.c_str(),
-                        RENAME_NOREPLACE) < 0)
-            throw system_error(errno, "cannot make " + quote(path_of(name)));
+    for (const std::string& name : names) rename_to_new(directory_.get(), part_of(name), name);
     sync(directory_.get(), quote(path_));
 }
 
 void BackupDirectory::prepare(const BackupCatalog& catalog) {
     const std::string text = catalog.text();
+    check_readable(text);
     (void)::unlinkat(directory_.get(), new_catalog_name, 0);
-    const UniqueFd file =
-        open_beneath(directory_.get(), new_catalog_name, O_WRONLY | O_CREAT | O_EXCL, private_file);
-    write_at(file.get(), std::as_bytes(std::span(text)), 0);
-    sync(file.get(), quote(path_of(new_catalog_name)));
+    write_new(directory_.get(), new_catalog_name, std::as_bytes(std::span(text)));
 }
 
 void BackupDirectory::commit() {

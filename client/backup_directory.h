@@ -15,6 +15,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,11 @@ class BackupDirectory {
     void begin(const std::vector<std::string>& names);
     /// An empty file, under the name of a part.
     [[nodiscard]] UniqueFd make_part(const std::string& name) const;
+    /// A part that is not an image: whole, and durable.
+    void write_part(const std::string& name, std::span<const std::byte> content) const;
     [[nodiscard]] UniqueFd open(const std::string& name) const;
+    /// All of a file of at most `limit` bytes.
+    [[nodiscard]] std::string content(const std::string& name, std::size_t limit) const;
     /// Makes a part durable that others have written; its length.
     [[nodiscard]] std::uint64_t flush_part(const std::string& name) const;
     /// All are complete: they get their names.

@@ -2,6 +2,7 @@
 #include "client/backup_restore.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/failpoint.h"
 #include "base/file.h"
@@ -15,6 +16,14 @@ namespace volchain::client {
 namespace {
 
 constexpr std::size_t most_restored_config = std::size_t{4} << 20;
+
+/// By its name; else by its target, else by its id. None where there is none.
+const SavedDisk* find_disk(const SavedMoment& moment, const std::string& word) {
+    for (const auto member : {&SavedDisk::name, &SavedDisk::target, &SavedDisk::id})
+        for (const SavedDisk& disk : moment.disks)
+            if (disk.*member == word) return &disk;
+    return nullptr;
+}
 
 class BackupRestore {
   public:
@@ -81,6 +90,7 @@ class BackupRestore {
             RestoreSource source = co_await source_in_catalog(work_, *directory_, catalog_, *moment_, *disk);
             disks_.push_back(std::make_unique<RestoredDisk>(work_, std::move(source)));
         }
+        if (arguments_.values("disk").empty()) note_disks_of_other_moments();
         if (arguments_.values("disk").empty() || arguments_.value("vm-name")) {
             vm_name_ = arguments_.value("vm-name").value_or(moment_->vm_name);
             if (moment_->config) co_await read_config(*moment_->config);
@@ -91,29 +101,38 @@ class BackupRestore {
         std::vector<const SavedDisk*> chosen;
         const std::vector<std::string> wanted = arguments_.values("disk");
         for (const std::string& name : wanted) {
-            const auto found =
-                std::find_if(moment_->disks.begin(), moment_->disks.end(), [&name](const SavedDisk& disk) {
-                    return disk.name == name || disk.target == name || disk.id == name;
-                });
-            if (found == moment_->disks.end())
+            const SavedDisk* const found = find_disk(*moment_, name);
+            if (found == nullptr)
                 throw Error(ErrorCode::not_found, "moment {} has no disk {}", moment_->id, quote(name));
-            if (std::find(chosen.begin(), chosen.end(), &*found) == chosen.end()) chosen.push_back(&*found);
+            if (std::find(chosen.begin(), chosen.end(), found) == chosen.end()) chosen.push_back(found);
         }
         if (wanted.empty())
             for (const SavedDisk& disk : moment_->disks) chosen.push_back(&disk);
         return chosen;
     }
 
+    /// A moment of some disks is not the whole VM.
+    void note_disks_of_other_moments() const {
+        std::map<std::string, const SavedMoment*> newest;  // by id
+        std::map<std::string, std::string> names;
+        for (const SavedMoment& moment : catalog_.moments)
+            for (const SavedDisk& disk : moment.disks) newest[disk.id] = &moment, names[disk.id] = disk.name;
+        for (const auto& [id, moment] : newest)
+            if (moment_->disk(id) == nullptr)
+                session_.output().note(fmt::format("Disk {} is not in moment {}, but in {} (--moment).",
+                                                   quote(names[id]), moment_->id, moment->id));
+    }
+
     async::Task<> read_config(SavedConfig saved) {
-        auto work = [path = directory_->path_of(saved.file), wanted = saved.sha256] {
-            std::string content = read_file(path, most_restored_config);
+        auto work = [this, name = saved.file, wanted = saved.sha256] {
+            const std::string content = directory_->content(name, most_restored_config);
             Sha256 hash;
             hash.add(std::as_bytes(std::span(content)));
             if (hexadecimal(hash.finish()) != wanted)
                 throw Error(ErrorCode::corrupt_image,
                             "{} is damaged: the configuration cannot be restored; restore the disks alone "
                             "(--disk)",
-                            quote(path));
+                            quote(directory_->path_of(name)));
             return bus::Variant::Bytes(content.begin(), content.end());
         };
         config_ = co_await work_.run(std::move(work));

@@ -42,6 +42,13 @@ std::size_t count_to_keep(const std::string& text) {
     return count;
 }
 
+/// Moments of disks that can hold none have none.
+const SavedMoment* newest_with_checkpoint(const BackupCatalog& catalog) {
+    const auto found = std::find_if(catalog.moments.rbegin(), catalog.moments.rend(),
+                                    [](const SavedMoment& moment) { return !moment.checkpoint.empty(); });
+    return found == catalog.moments.rend() ? nullptr : &*found;
+}
+
 class BackupRun {
   public:
     BackupRun(Session& session, const Arguments& arguments)
@@ -53,6 +60,7 @@ class BackupRun {
         vm_path_ = co_await session_.find("vm", arguments_.at(0));
         vm_ = co_await session_.object(vm_path_);
         co_await open_directory_of_backups();
+        co_await make_room();
         choose_base();
         std::exception_ptr failure;
         co_await async::keep_failure(take(), failure);
@@ -101,6 +109,17 @@ class BackupRun {
                         quote(directory_->path()), catalog_.vm_id);
     }
 
+    /// In a catalogue that is full.
+    async::Task<> make_room() {
+        if (catalog_.moments.size() < most_moments) co_return;
+        if (arguments_.value("keep")) co_await remove_old_moments();
+        if (catalog_.moments.size() < most_moments) co_return;
+        throw Error(ErrorCode::unsupported,
+                    "{} has {} moments, and can have no more; remove old ones with --keep, or back up to "
+                    "another directory",
+                    quote(directory_->path()), catalog_.moments.size());
+    }
+
     /// The moment since which changes are asked for, and why there is none.
     void choose_base() {
         if (arguments_.flag("full")) return;
@@ -110,10 +129,12 @@ class BackupRun {
             if (base_ == nullptr)
                 throw Error(ErrorCode::not_found, "{} has no moment {}: see 'volchainctl backup list {}'",
                             quote(directory_->path()), quote(*wanted), directory_->path());
-        } else if (!catalog_.moments.empty()) {
-            base_ = &catalog_.moments.back();
+        } else {
+            base_ = newest_with_checkpoint(catalog_);
         }
-        if (base_ == nullptr) {
+        if (base_ == nullptr && !catalog_.moments.empty()) {
+            no_base_ = "there is no checkpoint, as no image could hold one";
+        } else if (base_ == nullptr) {
             no_base_ = "it is the first one";
         } else if (base_->checkpoint.empty()) {
             no_base_ = fmt::format("moment {} has no checkpoint, as no image could hold one", base_->id);
@@ -162,7 +183,7 @@ class BackupRun {
         if (!failure) co_return;
         work_.stop().throw_if_asked();
         const bool refused = to_error(failure).code() == ErrorCode::unsupported;
-        if (!refused || base_ != nullptr) std::rethrow_exception(failure);
+        if (!refused) std::rethrow_exception(failure);
         // Where it is not for the checkpoint, it is refused again.
         options.erase("checkpoint");
         moment_.checkpoint.clear();
@@ -230,9 +251,7 @@ class BackupRun {
         const auto& [document, type] = config;
         if (document.empty()) co_return;
         auto work = [this, bytes = document] {
-            const UniqueFd file = directory_->make_part(config_file_);
-            write_at(file.get(), std::as_bytes(std::span(bytes)), 0);
-            (void)directory_->flush_part(config_file_);
+            directory_->write_part(config_file_, std::as_bytes(std::span(bytes)));
             Sha256 hash;
             hash.add(std::as_bytes(std::span(bytes)));
             return hexadecimal(hash.finish());
@@ -284,7 +303,11 @@ class BackupRun {
             failure = std::make_exception_ptr(
                 Error(ErrorCode::qemu_failed, "the moment was not held: {}; back it up anew", problem));
         co_await held_.abort();
-        auto work = [this] { (void)directory_->clean_up(catalog_); };
+        // The catalogue that is there: where making the new one durable has failed, it may be that one.
+        auto work = [this] {
+            const auto there = directory_->catalog();
+            (void)directory_->clean_up(there ? *there : catalog_);
+        };
         std::exception_ptr left;
         co_await async::keep_failure(work_.run(std::move(work)), left);
         if (left)
@@ -312,7 +335,7 @@ class BackupRun {
         std::vector<std::string> gone;
         BackupCatalog rest = catalog_;
         if (const auto keep = arguments_.value("keep")) rest = with_newest(catalog_, count_to_keep(*keep));
-        removed_ = catalog_.moments.size() - rest.moments.size();
+        removed_ += catalog_.moments.size() - rest.moments.size();
         const std::vector<std::string> kept = rest.files();
         const std::set<std::string> needed(kept.begin(), kept.end());
         for (const std::string& file : catalog_.files())
@@ -406,10 +429,11 @@ BackupCatalog with_newest(const BackupCatalog& catalog, std::size_t count) {
 
 std::vector<std::string> useful_checkpoints(const BackupCatalog& catalog) {
     std::vector<std::string> useful;
-    if (!catalog.moments.empty()) useful.push_back(catalog.moments.back().checkpoint);
+    if (const SavedMoment* newest = newest_with_checkpoint(catalog)) useful.push_back(newest->checkpoint);
     const auto full =
         std::find_if(catalog.moments.rbegin(), catalog.moments.rend(), [](const SavedMoment& moment) {
-            return std::all_of(moment.disks.begin(), moment.disks.end(),
+            return !moment.checkpoint.empty() &&
+                   std::all_of(moment.disks.begin(), moment.disks.end(),
                                [](const SavedDisk& disk) { return disk.full(); });
         });
     if (full != catalog.moments.rend()) useful.push_back(full->checkpoint);

@@ -11,11 +11,18 @@
 #include "client/backup_work.h"
 #include "client/disk_backup.h"
 #include "client/image_tool.h"
+#include "client/usage_error.h"
 
 namespace volchain::client {
 namespace {
 
 constexpr std::size_t most_config_bytes = std::size_t{4} << 20;
+
+/// Whatever is found of a file, a sector that cannot be read among it, is a verdict on that file alone; but for what ends the
+/// program, or is this host's.
+bool is_of_the_file(const Error& error) {
+    return error.code() != ErrorCode::cancelled && error.code() != ErrorCode::no_space;
+}
 
 class BackupVerification {
   public:
@@ -23,6 +30,8 @@ class BackupVerification {
         : session_(session), arguments_(arguments), work_(session, "verify") {}
 
     async::Task<> run() {
+        if (!session_.settings().wait)
+            throw UsageError("--no-wait is for jobs; this is done by volchainctl itself");
         co_await open();
         for (const SavedMoment* moment : wanted_)
             for (const SavedDisk& disk : moment->disks) co_await look_at_chain(*moment, disk);
@@ -73,10 +82,7 @@ class BackupVerification {
         work_.stop().throw_if_asked();
         if (failure) {
             const Error error = to_error(failure);
-            const bool about_it =
-                error.code() == ErrorCode::corrupt_image || error.code() == ErrorCode::qemu_failed ||
-                error.code() == ErrorCode::unsafe_image || error.code() == ErrorCode::not_found;
-            if (!about_it) throw error;
+            if (!is_of_the_file(error)) throw error;
             problems.emplace_back(error.what());
         }
         co_return problems;
@@ -147,20 +153,31 @@ class BackupVerification {
             auto work = [this, &moment, &disk] {
                 return MomentDigests(digest_lists(*directory_, catalog_, moment, disk)).checksum();
             };
-            const std::string checksum = co_await work_.run(std::move(work));
-            if (checksum != disk.checksum)
+            std::exception_ptr failure;
+            std::string checksum;
+            co_await async::keep_result(work_.run(std::move(work)), checksum, failure);
+            work_.stop().throw_if_asked();
+            if (failure)
+                lacks.push_back(fmt::format("{}: {}", disk.name, to_error(failure).what()));
+            else if (checksum != disk.checksum)
                 lacks.push_back(fmt::format(
                     "{}: the lists of digests do not make the checksum of the catalogue", disk.name));
         }
         if (!moment.config) co_return;
         auto work = [this, config = *moment.config] { return config_is_whole(config); };
-        const bool whole = co_await work_.run(std::move(work));
-        if (!whole) lacks.push_back(fmt::format("{} is damaged or not there", moment.config->file));
+        std::exception_ptr failure;
+        bool whole = false;
+        co_await async::keep_result(work_.run(std::move(work)), whole, failure);
+        work_.stop().throw_if_asked();
+        if (failure)
+            lacks.push_back(fmt::format("{}: {}", moment.config->file, to_error(failure).what()));
+        else if (!whole)
+            lacks.push_back(fmt::format("{} is damaged or not there", moment.config->file));
     }
 
     [[nodiscard]] bool config_is_whole(const SavedConfig& config) const {
         if (!directory_->length_of(config.file)) return false;
-        const std::string content = read_file(directory_->path_of(config.file), most_config_bytes);
+        const std::string content = directory_->content(config.file, most_config_bytes);
         Sha256 hash;
         hash.add(std::as_bytes(std::span(content)));
         return hexadecimal(hash.finish()) == config.sha256;

@@ -109,6 +109,8 @@ std::vector<std::string> compare_image(ImageSockets sockets, const MomentDigests
     const std::string name = ImageServer::export_name;
     NbdConnection depth(std::move(sockets.asking[0]), name, "qemu:allocation-depth", what);
     NbdConnection zeroes(std::move(sockets.asking[1]), name, "base:allocation", what);
+    // A server drops a connection that does not negotiate soon.
+    Connections readers = connect_for_copy(std::move(sockets.copying), name, what);
     std::vector<std::string> problems;
     if (depth.size() != expected.disk_size()) {
         problems.push_back(
@@ -126,7 +128,6 @@ std::vector<std::string> compare_image(ImageSockets sockets, const MomentDigests
     // Without anything below, zeroes need not be there.
     if (!full && !missing.empty()) problems.push_back(places(missing, "missing"));
     if (!lit.empty()) problems.push_back(places(lit, "not zero, as they were"));
-    Connections readers = connect_for_copy(std::move(sockets.copying), name, what);
     CopyPlan plan;
     plan.runs = &expected.runs();
     plan.size = expected.disk_size();

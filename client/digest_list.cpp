@@ -43,7 +43,7 @@ std::uint64_t number_at(const std::byte* at) {
 
 DigestList::DigestList(UniqueFd file, std::string name) : file_(std::move(file)), name_(std::move(name)) {
     std::array<std::byte, header_bytes> header{};
-    if (read_at(file_.get(), header, 0) < header.size() ||
+    if (read_some(header, 0) < header.size() ||
         std::memcmp(header.data(), list_magic.data(), list_magic.size()) != 0)
         fail("is no list of digests");
     std::array<std::uint64_t, header_numbers> numbers{};
@@ -74,8 +74,7 @@ void DigestList::read_runs(std::uint64_t count, std::uint64_t digests) {
         if (place == 0) {
             const auto now = static_cast<std::size_t>(std::min<std::uint64_t>(runs_at_once, count - number));
             const auto wanted = std::span(part).first(now * run_bytes);
-            if (read_at(file_.get(), wanted, header_bytes + number * run_bytes) < wanted.size())
-                fail("ends too soon");
+            if (read_some(wanted, header_bytes + number * run_bytes) < wanted.size()) fail("ends too soon");
         }
         BlockRun run;
         run.first = number_at(part.data() + place);
@@ -96,8 +95,15 @@ void DigestList::read_runs(std::uint64_t count, std::uint64_t digests) {
 
 void DigestList::read(std::uint64_t slot, std::span<Digest> into) const {
     const auto bytes = std::as_writable_bytes(into);
-    if (read_at(file_.get(), bytes, digests_at_ + slot * sizeof(Digest)) < bytes.size())
-        fail("ends too soon");
+    if (read_some(bytes, digests_at_ + slot * sizeof(Digest)) < bytes.size()) fail("ends too soon");
+}
+
+std::size_t DigestList::read_some(std::span<std::byte> into, std::uint64_t offset) const {
+    try {
+        return read_at(file_.get(), into, offset);
+    } catch (const Error& error) {
+        throw error.during(quote(name_));
+    }
 }
 
 void DigestList::fail(const std::string& why) const {
@@ -106,8 +112,9 @@ void DigestList::fail(const std::string& why) const {
 
 // --- writing -----------------------------------------------------------------------------------------------
 
-DigestListWriter::DigestListWriter(UniqueFd file, std::uint64_t disk_size, const BlockRuns& runs)
-    : file_(std::move(file)) {
+DigestListWriter::DigestListWriter(UniqueFd file, std::string name, std::uint64_t disk_size,
+                                   const BlockRuns& runs)
+    : file_(std::move(file)), name_(std::move(name)) {
     std::vector<std::byte> head(header_bytes + runs.size() * run_bytes);
     std::memcpy(head.data(), list_magic.data(), list_magic.size());
     const std::array<std::uint64_t, header_numbers> numbers{list_version, block_bytes, disk_size, runs.size(),
@@ -120,15 +127,23 @@ DigestListWriter::DigestListWriter(UniqueFd file, std::uint64_t disk_size, const
         at += run_bytes;
     }
     digests_at_ = head.size();
-    write_at(file_.get(), head, 0);
+    write(head, 0);
 }
 
 void DigestListWriter::put(std::uint64_t slot, std::span<const Digest> digests) {
-    write_at(file_.get(), std::as_bytes(digests), digests_at_ + slot * sizeof(Digest));
+    write(std::as_bytes(digests), digests_at_ + slot * sizeof(Digest));
 }
 
 void DigestListWriter::finish() {
-    sync(file_.get(), "a list of digests");
+    sync(file_.get(), quote(name_));
+}
+
+void DigestListWriter::write(std::span<const std::byte> bytes, std::uint64_t offset) {
+    try {
+        write_at(file_.get(), bytes, offset);
+    } catch (const Error& error) {
+        throw error.during(quote(name_));
+    }
 }
 
 // --- of a moment -------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class DigestList {
 
   private:
     void read_runs(std::uint64_t count, std::uint64_t digests);
+    [[nodiscard]] std::size_t read_some(std::span<std::byte> into, std::uint64_t offset) const;
     [[noreturn]] void fail(const std::string& why) const;
 
     UniqueFd file_;
@@ -48,14 +49,18 @@ class DigestList {
 /// Makes one. The digests come in any order, by any thread.
 class DigestListWriter {
   public:
-    DigestListWriter(UniqueFd file, std::uint64_t disk_size, const BlockRuns& runs);
+    /// `name`: for messages.
+    DigestListWriter(UniqueFd file, std::string name, std::uint64_t disk_size, const BlockRuns& runs);
 
     void put(std::uint64_t slot, std::span<const Digest> digests);
     /// When all are there: makes the file durable.
     void finish();
 
   private:
+    void write(std::span<const std::byte> bytes, std::uint64_t offset);
+
     UniqueFd file_;
+    std::string name_;
     std::uint64_t digests_at_ = 0;
 };
 

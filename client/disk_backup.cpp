@@ -77,6 +77,12 @@ async::Task<> DiskBackup::plan(HeldMoment& held, std::size_t number, SavedDisk& 
     auto work = [this, disk, sockets, below, why = disk.why] {
         const std::string what = "disk " + quote(disk.name);
         NbdConnection zeroes(std::move(sockets->asking[0]), disk.export_name, "base:allocation", what);
+        // A server drops a connection that does not negotiate soon: all do, before anything takes its time.
+        std::optional<NbdConnection> changes;
+        if (disk.incremental)
+            changes.emplace(std::move(sockets->asking[1]), disk.export_name, disk.bitmap, what);
+        source_->readers = connect_for_copy(std::move(sockets->copying), disk.export_name, what);
+        failpoint("backup-run.connected");
         source_->size = zeroes.size();
         std::string full_because = why;
         if (below != nullptr) {
@@ -88,16 +94,13 @@ async::Task<> DiskBackup::plan(HeldMoment& held, std::size_t number, SavedDisk& 
         }
         const bool incremental = disk.incremental && full_because.empty();
         BlockSet wanted(blocks_of(source_->size));
-        if (incremental) {
-            NbdConnection changes(std::move(sockets->asking[1]), disk.export_name, disk.bitmap, what);
-            wanted = changes.blocks_where([](std::uint32_t flags) { return (flags & dirty_flag) != 0; },
-                                          work_.stop());
-        }
+        if (incremental)
+            wanted = changes->blocks_where([](std::uint32_t flags) { return (flags & dirty_flag) != 0; },
+                                           work_.stop());
         const BlockSet data =
             zeroes.blocks_where([](std::uint32_t flags) { return (flags & zero_flag) == 0; }, work_.stop());
         // What is zero of a full one needs not be said.
         source_->runs = plan_runs(incremental ? wanted : data, data);
-        source_->readers = connect_for_copy(std::move(sockets->copying), disk.export_name, what);
         return std::make_pair(incremental, full_because);
     };
     auto [incremental, full_because] = co_await work_.run(in_step("look at", saved), std::move(work));
@@ -121,7 +124,8 @@ async::Task<> DiskBackup::copy(SavedDisk& saved) {
         Connections writers =
             connect_for_copy(std::move(sockets->copying), ImageServer::export_name, quote(file));
         source_->readers.resize(std::min(source_->readers.size(), writers.size()));
-        DigestListWriter list(directory_.make_part(digests), source_->size, source_->runs);
+        DigestListWriter list(directory_.make_part(digests), directory_.path_of(digests), source_->size,
+                              source_->runs);
         DigestRecorder recorder(list);
         CopyPlan plan;
         plan.runs = &source_->runs;
@@ -132,7 +136,7 @@ async::Task<> DiskBackup::copy(SavedDisk& saved) {
         work_.progress().total = bytes_to_copy(plan);
         copy_blocks(plan, recorder, work_.progress(), work_.stop());
         failpoint("backup-run.copied");
-        writers.front()->flush();
+        writers.front()->flush(work_.stop());
         list.finish();
         source_->readers.clear();
     };

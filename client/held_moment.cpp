@@ -5,28 +5,14 @@
 #include <tuple>
 
 #include "base/text.h"
-#include "systemd/bus_error.h"
+#include "client/patient_calls.h"
 
 namespace volchain::client {
 namespace {
 
-/// How long a daemon may take to be started again.
-constexpr auto daemon_patience = std::chrono::seconds(90);
-constexpr auto ask_daemon_again = std::chrono::milliseconds(500);
 constexpr auto abort_limit = std::chrono::seconds(60);
 
 using DiskState = std::tuple<bus::ObjectPath, std::string, std::string>;  // disk, full or incremental, why
-
-/// What the daemon itself finds unreachable is something else.
-bool daemon_is_away(const std::exception_ptr& failure) {
-    try {
-        std::rethrow_exception(failure);
-    } catch (const bus::RemoteError& error) {
-        return error.code() == ErrorCode::unreachable;
-    } catch (...) {
-        return false;
-    }
-}
 
 }  // namespace
 
@@ -98,24 +84,11 @@ async::Task<std::tuple<bus::Variant::Bytes, std::string>> HeldMoment::config() {
 async::Task<ImageSockets> HeldMoment::open(std::size_t disk, std::size_t asking, std::size_t copying) {
     ImageSockets sockets;
     for (std::size_t i = 0; i < asking + copying; ++i) {
-        UniqueFd socket = co_await open_one(disks_[disk].shown);
+        UniqueFd socket = co_await open_export(work_, disks_[disk].shown);
         auto& kind = i < asking ? sockets.asking : sockets.copying;
         kind.push_back(std::move(socket));
     }
     co_return sockets;
-}
-
-async::Task<UniqueFd> HeldMoment::open_one(bus::ObjectPath shown) {
-    const async::Deadline end = async::after(daemon_patience);
-    while (true) {
-        std::exception_ptr failure;
-        bus::UnixFd socket;
-        co_await async::keep_result(work_.session().call<bus::UnixFd>(shown, "Open"), socket, failure);
-        if (!failure) co_return socket.duplicate();
-        work_.stop().throw_if_asked();
-        if (!daemon_is_away(failure) || async::Clock::now() >= end) std::rethrow_exception(failure);
-        co_await async::sleep_until(async::after(ask_daemon_again));
-    }
 }
 
 async::Task<bool> HeldMoment::is_there() {
@@ -123,36 +96,8 @@ async::Task<bool> HeldMoment::is_there() {
     co_return !backup.properties.empty();
 }
 
-/// The job's result, also where the daemon was away meanwhile: jobs are on disk.
-async::Task<> HeldMoment::finish_once() {
-    if (!finishing_) {
-        const bus::Dict options;
-        finishing_ = co_await work_.session().call<bus::ObjectPath>(path_, "Finish", options);
-    }
-    (void)co_await work_.job_to_its_end(*finishing_);
-}
-
-/// The answer to Finish may have been lost together with the daemon.
-async::Task<> HeldMoment::find_finishing_job() {
-    const Objects objects = co_await work_.session().objects();
-    for (const Object* job : objects.of_kind("job"))
-        if (job->text("Kind") == "finish-backup" && job->reference("Subject") == path_)
-            finishing_ = job->path;
-}
-
 async::Task<> HeldMoment::finish() {
-    const async::Deadline end = async::after(daemon_patience);
-    while (true) {
-        std::exception_ptr failure;
-        co_await async::keep_failure(finish_once(), failure);
-        if (!failure) break;
-        // The wait for a job says by this that the daemon has gone.
-        const bool away = to_error(failure).code() == ErrorCode::unreachable;
-        if (!away || async::Clock::now() >= end) std::rethrow_exception(failure);
-        // With D-Bus activation the next call starts it.
-        co_await async::sleep_until(async::after(ask_daemon_again));
-        co_await async::keep_failure(find_finishing_job(), failure);
-    }
+    (void)co_await finish_backup(work_, path_);
     path_ = {};
 }
 

@@ -54,16 +54,12 @@ class HeldMoment {
 
   private:
     async::Task<> look();
-    async::Task<UniqueFd> open_one(bus::ObjectPath shown);
-    async::Task<> finish_once();
     async::Task<bool> is_there();
-    async::Task<> find_finishing_job();
 
     BackupWork& work_;
     bus::ObjectPath path_;
     Object backup_;
     std::vector<HeldDisk> disks_;
-    std::optional<bus::ObjectPath> finishing_;  ///< the job
 };
 
 /// The name of an export in an NBD URI of a Unix socket, decoded; empty where it has none.

@@ -4,6 +4,7 @@
 #include <libnbd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 
@@ -13,6 +14,7 @@ namespace volchain::client {
 namespace {
 
 /// Lengths of requests are 32 bits wide; in a round number.
+constexpr std::chrono::hours flush_limit{12};
 constexpr std::uint64_t most_status_bytes = std::uint64_t{1} << 30;
 
 struct StatusAnswer {
@@ -131,11 +133,21 @@ void NbdConnection::go_on(const pollfd& ready) {
     if (result < 0) fail();
 }
 
-void NbdConnection::flush() {
+void NbdConnection::flush(const StopSign& stop) {
     if (::nbd_can_flush(handle_.get()) != 1) return;
     const std::int64_t request = ::nbd_aio_flush(handle_.get(), {}, 0);
     if (request < 0) fail();
-    wait_done(request);
+    const auto end = std::chrono::steady_clock::now() + flush_limit;
+    while (!done(request)) {
+        stop.throw_if_asked();
+        if (std::chrono::steady_clock::now() >= end)
+            throw Error(ErrorCode::timeout, "{}: what was written is not durable after {} hours", what_,
+                        flush_limit.count());
+        std::array<pollfd, 2> waits{waits_for(), pollfd{stop.fd(), POLLIN, 0}};
+        if (::poll(waits.data(), waits.size(), patience_ms) < 0 && errno != EINTR)
+            throw system_error(errno, "cannot wait for the server");
+        go_on(waits[0]);
+    }
 }
 
 void NbdConnection::fail() const {

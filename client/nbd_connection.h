@@ -55,8 +55,9 @@ class NbdConnection {
     [[nodiscard]] pollfd waits_for() const;
     void go_on(const pollfd& ready);
 
-    /// What was written is durable when it returns.
-    void flush();
+    /// What was written is durable when it returns: that may be all that the host's memory has held back, and takes as long as
+    /// the medium does. `stop` ends the wait.
+    void flush(const StopSign& stop);
 
   private:
     struct Closer {

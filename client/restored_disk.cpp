@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "base/text.h"
+#include "client/patient_calls.h"
 
 namespace volchain::client {
 namespace {
@@ -17,7 +18,8 @@ constexpr std::uint32_t zeroes_there = 2;
 class FoundDigests : public DigestTaker {
   public:
     FoundDigests(std::uint64_t size, const BlockRuns& runs)
-        : memory_(::memfd_create("digests", MFD_CLOEXEC)), list_(copy_of(memory_), size, runs) {}
+        : memory_(::memfd_create("digests", MFD_CLOEXEC)),
+          list_(copy_of(memory_), "what was read", size, runs) {}
 
     void take(const Piece& piece, std::span<const Digest> digests) override {
         list_.put(piece.slot, digests);
@@ -64,8 +66,8 @@ async::Task<> RestoredDisk::fill(std::string name, bus::ObjectPath pool, bus::Di
     shown_ = made_in(result, "export");
     auto filling = std::make_shared<Filling>();
     for (std::size_t i = 0; i < useful_connections(); ++i) {
-        const auto socket = co_await work_.session().call<bus::UnixFd>(shown_, "Open");
-        filling->targets.push_back(socket.duplicate());
+        UniqueFd socket = co_await open_export(work_, shown_);
+        filling->targets.push_back(std::move(socket));
     }
     co_await copy(filling);
 }
@@ -77,6 +79,11 @@ async::Task<> RestoredDisk::copy(std::shared_ptr<Filling> filling) {
     auto work = [this, filling] {
         const std::string image = quote(source_.images.back());
         const std::string name = ImageServer::export_name;
+        // A server drops a connection that does not negotiate soon: all do, before anything takes its time.
+        Connections writers =
+            connect_for_copy(std::move(filling->targets), "", "disk " + quote(source_.name));
+        Connections readers = connect_for_copy(std::move(filling->sources.copying), name, image);
+        readers.resize(std::min(readers.size(), writers.size()));
         BlockRuns runs;
         if (source_.digests == nullptr) {
             NbdConnection zeroes(std::move(filling->sources.asking[0]), name, "base:allocation", image);
@@ -86,10 +93,6 @@ async::Task<> RestoredDisk::copy(std::shared_ptr<Filling> filling) {
         } else {
             runs = source_.digests->runs();
         }
-        Connections readers = connect_for_copy(std::move(filling->sources.copying), name, image);
-        Connections writers =
-            connect_for_copy(std::move(filling->targets), "", "disk " + quote(source_.name));
-        readers.resize(std::min(readers.size(), writers.size()));
         CopyPlan plan;
         plan.runs = &runs;
         plan.size = source_.size;
@@ -110,17 +113,14 @@ async::Task<> RestoredDisk::copy(std::shared_ptr<Filling> filling) {
                     "{}, or an image that it stands on, is damaged: {}; see 'volchainctl backup verify'",
                     image, problem);
         }
-        writers.front()->flush();
+        writers.front()->flush(work_.stop());
         return checksum;
     };
     checksum_ = co_await work_.run_over(std::move(server), "copy " + source_.name, std::move(work));
 }
 
 async::Task<> RestoredDisk::finish() {
-    const bus::Dict options;
-    const auto job = co_await work_.session().call<bus::ObjectPath>(making_, "Finish", options);
-    // What has begun here ends with a disk, or with nothing: that is to be known.
-    const bus::Dict result = co_await work_.job_to_its_end(job);
+    const bus::Dict result = co_await finish_backup(work_, making_);
     disk_ = made_in(result, "disk");
     volume_ = made_in(result, "volume");
     making_ = {};

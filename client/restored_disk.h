@@ -24,7 +24,7 @@ class RestoredDisk {
     /// Manager.RestoreDisk, and what there is to be read, is written. Throws CorruptImage where the source is not what the
     /// catalogue says.
     async::Task<> fill(std::string name, bus::ObjectPath pool, bus::Dict options);
-    /// It becomes a disk.
+    /// It becomes a disk. It waits for a daemon that is being restarted.
     async::Task<> finish();
     /// The daemon reads it again.
     async::Task<> verify();

@@ -19,9 +19,10 @@ PROGRAM = os.path.join(BUILD, "client/volchainctl")
 
 class Ctl:
     """ok(), json() and fails() run one command to its end and say what it printed. Arguments are words of the command
-    line, keywords go into the environment."""
+    line, keywords go into the environment. `wrapper`: the words of a command that runs it."""
 
-    def __init__(self, address, **environment):
+    def __init__(self, address, program=PROGRAM, wrapper=(), **environment):
+        self.argv = [*wrapper, program]
         self.environment = dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS=address, LC_ALL="C.UTF-8", TZ="UTC", TERM="xterm",
                                 ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:exitcode=99:malloc_context_size=12")
         for name in ("NO_COLOR", "PAGER", "VOLCHAIN_PAGER", "SUDO_UID"):
@@ -30,7 +31,7 @@ class Ctl:
 
     def run(self, *words, input=None, timeout=60, **environment):
         """The finished process."""
-        return subprocess.run([PROGRAM, *map(str, words)], input=input, capture_output=True, text=True, timeout=timeout,
+        return subprocess.run([*self.argv, *map(str, words)], input=input, capture_output=True, text=True, timeout=timeout,
                               stdin=subprocess.DEVNULL if input is None else None, env={**self.environment, **environment})
 
     def ok(self, *words, **options):
@@ -51,12 +52,12 @@ class Ctl:
 
     def start(self, *words, interrupt=signal.SIG_DFL, **environment):
         """A process with pipes that goes on. `interrupt`: what SIGINT does to it, whatever it does to the tests."""
-        return subprocess.Popen([PROGRAM, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        return subprocess.Popen([*self.argv, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True, env={**self.environment, **environment},
                                 preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt))
 
     def terminal(self, *words, rows=24, columns=80, **environment):
-        return Terminal([PROGRAM, *map(str, words)], {**self.environment, **environment}, rows, columns)
+        return Terminal([*self.argv, *map(str, words)], {**self.environment, **environment}, rows, columns)
 
 
 class Terminal:

@@ -180,3 +180,25 @@ def test_full_pool(scene, ctl, client, small_filesystem):
     assert "pace" in ctl.fails("backup", "restore", scene.target, "--pool=tiny", "--vm-name=web2")
     scene.nothing_left()
     assert images.image_files(path) == []
+
+
+@pytest.mark.parametrize("step", ["close", "check", "finish"])
+@pytest.mark.every
+def test_daemon_restarted(scene, ctl, client, daemon, step):
+    """While it turns what was restored into a disk."""
+    daemon.at(f"finish-backup.{step}", "kill")
+    process = ctl.start("backup", "restore", scene.target, "--pool=restored", "--vm-name=again", "--json=short")
+    daemon.wait_killed()
+    daemon.start()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert scene.restored(scene.vm("again")) == scene.held[-1]
+
+
+def test_a_moment_of_some_disks(scene, ctl):
+    """Is not the whole VM, and that is said."""
+    alone = ctl.json("backup", "run", "web", scene.target, "--quiesce=off", "--disk=serial1")
+    result = ctl.run("backup", "restore", scene.target, "--pool=restored", "--vm-name=again", timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert f"'web-serial0' is not in moment {alone['moment']}, but in {scene.moments[-1]['moment']}" in result.stderr
+    assert set(scene.restored(scene.vm("again"))) == {"serial1"}

@@ -564,3 +564,85 @@ def test_raw_disk(client, ctl, target, directory, qemus, daemon):
         qemu.io("dev0", "flush")
         assert as_they_lie(target, moment)["web-serial0"] == images.digest(path, fmt="raw")
     assert "no checkpoint" in moment["disks"][0]["why"]
+
+
+def test_a_raw_disk_alone(client, ctl, target, directory, qemus):
+    """It can hold no checkpoint; the moments of the others go on from theirs."""
+    os.mkdir(f"{directory}/pool")
+    paths = [images.create(f"{directory}/pool/root.qcow2", SIZE), images.create(f"{directory}/pool/data.raw", SIZE, fmt="raw")]
+    qemu = qemus("vm", paths)
+    client.register_vm("web", qmp_socket=qemu.qmp)
+    qemu.write("dev0", 7, MIB, MIB)
+    first = run(ctl, target)
+    alone = run(ctl, target, "--disk=serial1")
+    assert [(disk["name"], disk["kind"]) for disk in alone["disks"]] == [("web-serial1", "full")] and not alone["checkpoint"]
+    qemu.write("dev0", 8, 2 * MIB, MIB)
+    qemu.io("dev0", "flush")
+    held = images.digest(paths[0])
+    last = run(ctl, target)
+    assert kinds(last) == {"web-serial0": "incremental", "web-serial1": "full"}
+    assert as_they_lie(target, last)["web-serial0"] == held
+    root = next(disk for disk in catalog(target)["moments"][-1]["disks"] if disk["name"] == "web-serial0")
+    assert root["on"] == first["moment"]
+
+
+# --- other file systems, and servers ------------------------------------------------------------------------
+
+@pytest.fixture
+def fuse_directory(directory):
+    """A file system that does not know how to rename without replacing, as NFS does not."""
+    if os.getuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("backups onto a file system without RENAME_NOREPLACE are NOT tested: it takes root and /dev/fuse")
+    image, path = f"{directory}/fuse.img", f"{directory}/fuse"
+    with open(image, "wb") as f:
+        f.truncate(256 * MIB)
+    images.run("mkfs.ext4", "-q", "-F", image, env=dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin"))
+    os.mkdir(path)
+    images.run("fuse2fs", "-o", "rw,fakeroot", image, path)
+    yield path
+    images.run("umount", path)
+
+
+def test_a_file_system_that_cannot_rename_without_replacing(tree, ctl, fuse_directory):
+    target = f"{fuse_directory}/backups"
+    moments, held = [], []
+    for number in range(2):
+        scatter(tree, 40 + number)
+        held.append(content(tree))
+        moments.append(run(ctl, target))
+    assert [as_they_lie(target, moment) for moment in moments] == held
+    assert only_what_is_named(target)
+    ctl.ok("backup", "verify", target, timeout=200)
+
+
+def test_the_server_drops_who_does_not_negotiate(tree, ctl, target):
+    """QEMU does within ten seconds; a look at a large disk takes longer."""
+    scatter(tree, 50)
+    held = content(tree)
+    at(ctl, "backup-run.connected", "stop")
+    process = ctl.start("backup", "run", "web", target, "--quiesce=off", "--json=short")
+    until_stopped(process)
+    time.sleep(11)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert as_they_lie(target, json.loads(out)) == held
+
+
+# --- a catalogue that cannot be had --------------------------------------------------------------------------
+
+@pytest.mark.skipif(not os.environ.get("VOLCHAIN_ALL"), reason="a full catalogue takes a minute, with sanitizers")
+def test_too_many_moments(tree, ctl, target):
+    """What could not be read again is not written: all moments would be out of reach."""
+    first = run(ctl, target)
+    whole = catalog(target)
+    [moment] = whole["moments"]
+    text = json.dumps(moment)
+    whole["moments"] = [json.loads(text.replace(moment["id"], f"x{number}")) for number in range(19_999)] + [moment]
+    with open(f"{target}/volchain-backup.json", "w") as f:
+        json.dump(whole, f)
+    assert "--keep" in ctl.fails("backup", "run", "web", target, "--quiesce=off", timeout=200)
+    assert len(catalog(target)["moments"]) == 20_000
+    last = run(ctl, target, "--keep=1")
+    assert [one["id"] for one in catalog(target)["moments"]] == [first["moment"], last["moment"]]
+    assert kinds(last) == {"web-serial0": "incremental", "web-serial1": "incremental"}

@@ -28,7 +28,7 @@ Digest digest_of(std::uint8_t value, std::size_t bytes = block_bytes) {
 /// A list in which block n has the digest of a block of values[n].
 UniqueFd list_of(std::uint64_t size, const BlockRuns& runs, const std::vector<Digest>& digests) {
     UniqueFd file = memory();
-    DigestListWriter writer(again(file), size, runs);
+    DigestListWriter writer(again(file), "the list", size, runs);
     for (std::size_t slot = digests.size(); slot > 0; --slot)
         writer.put(slot - 1, std::span(digests).subspan(slot - 1, 1));
     writer.finish();
