@@ -156,6 +156,25 @@ def test_another_checkpoint_of_that_name(tree, target, directory):
     assert digests(files) == held and [len(images.chain(path)) for path in files] == [2, 2]
 
 
+def test_what_is_left_when_the_files_are_complete(client, directory, qemus, daemon, target):
+    """They are a backup, whatever becomes of the rest; and that goes with the disks, if not before."""
+    tree = Tree(client, directory, qemus, count=2, size=SIZE)
+    scatter(tree, 32)
+    held = content(tree)
+    daemon.at("start-backup.end", "error Timeout QEMU does not answer")
+    error, message = client.failure(backups.begin(client, tree.vm, mode="push", target=target, checkpoint="c0"))
+    assert error == "Timeout" and "its files are complete" in message
+    assert digests(sorted(f"{target}/{name}" for name in os.listdir(target))) == held
+    [(failed, properties)] = client.of_kind("backup").items()
+    assert properties["State"] == "failed" and backups.leftovers(daemon.directory, tree.pools) != []
+    tree.down()
+    for disk in tree.disks:
+        client.finish(client.call(disk, "Disk", "Delete", "a{sv}", {}))
+    assert [name for name in os.listdir(tree.pool) if name != ".volchain"] == []
+    backups.abort(client, failed)
+    assert backups.leftovers(daemon.directory, tree.pools) == [] and client.of_kind("backup") == {}
+
+
 def test_what_is_wrong(tree, target, directory):
     def refused(**options):
         with pytest.raises(DBusError) as failure:

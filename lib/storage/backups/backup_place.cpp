@@ -80,6 +80,18 @@ ScratchFile scratch_of(const Catalog& catalog, const Uuid& backup, const BackupD
     return scratch;
 }
 
+std::vector<ScratchFile> scratch_of_failed_backups(const Catalog& catalog, const Uuid& disk) {
+    std::vector<ScratchFile> left;
+    for (const auto& [id, record] : catalog.backups()) {
+        if (record.state != BackupState::failed || record.source != BackupSource::running) continue;
+        for (const BackupDisk& part : record.disks)
+            for (const char which : {'a', 'b'})
+                if (part.disk == disk && catalog.has({ObjectKind::volume, part.volume}))
+                    left.push_back(scratch_of(catalog, id, part, which));
+    }
+    return left;
+}
+
 void make_scratch(const ScratchFile& scratch) {
     try {
         const NewFile file(scratch.pool, scratch.file);

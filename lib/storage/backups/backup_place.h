@@ -53,6 +53,8 @@ struct ScratchFile {
 };
 [[nodiscard]] ScratchFile scratch_of(const Catalog& catalog, const Uuid& backup, const BackupDisk& disk,
                                      char which);
+/// What may be left of backups that failed and could not be dismantled: without the disk nobody could tell any more where it is.
+[[nodiscard]] std::vector<ScratchFile> scratch_of_failed_backups(const Catalog& catalog, const Uuid& disk);
 
 /// An empty image.
 void make_scratch(const ScratchFile& scratch);

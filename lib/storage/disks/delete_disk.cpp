@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "storage/backups/backup_place.h"
 #include "storage/images/doomed_files.h"
 #include "storage/images/volume_lock.h"
 #include "storage/jobs/held_volumes.h"
@@ -110,6 +111,8 @@ class DeleteDisk {
         Changes changes;
         for (const SnapshotFile& file : snapshots_lose_disk(catalog, disk, changes))
             doomed_.add(catalog.pool(file.pool).path, file.file);
+        for (const ScratchFile& file : scratch_of_failed_backups(catalog, disk))
+            doomed_.add(file.pool, file.file);
         if (const Uuid vm = catalog.disk(disk).vm) changes.put(ManifestStale{vm, true});
         for (const Uuid& volume : catalog.volumes_of_disk(disk)) {
             doomed_.add(engine_, volume, changes);
