@@ -6,6 +6,7 @@ import pytest
 from harness import exports, images
 from harness.backups import bitmap_name, checkpoints, delete_checkpoint, problems
 from harness.client import DBusError
+from harness.filesystems import Filler
 from harness.tree import MIB, Tree
 
 MONDAY, TUESDAY = bitmap_name("monday"), bitmap_name("tuesday", 1_700_000_100_000_000)
@@ -145,3 +146,19 @@ def test_exports_find_them_by_name(tree):
              exports.extents(exports.uri(tree.client, export), "qemu:dirty-bitmap:since-monday") if flags & 1]
     assert dirty == [(4 * MIB, MIB)]
     exports.stop(tree.client, export)
+
+
+def test_no_room_for_that_of_a_snapshot(client, directory, qemus, small_filesystem):
+    """Of a VM that is down: QEMU leaves a bitmap out then, and says nothing. There is no snapshot without its checkpoint."""
+    pool = small_filesystem(32)
+    tree = Tree(client, directory, qemus, size=16 * MIB, pools=[pool])
+    tree.down()
+    filler = Filler(pool, left=36 << 10)
+    before = images.image_files(pool)
+    error, message = client.failure(client.create_snapshot(tree.vm, "s1", checkpoint="c0", quiesce="off"))
+    assert error == "NoSpace" and "the checkpoint could not be stored" in message
+    assert images.image_files(pool) == before and client.of_kind("snapshot") == {}
+    filler.gone()
+    client.finish(client.create_snapshot(tree.vm, "s1", checkpoint="c0", quiesce="off"))
+    assert checkpoints(client, tree.vm) == {"c0": "ok"}
+    tree.check()
