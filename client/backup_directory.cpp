@@ -166,7 +166,11 @@ std::uint64_t BackupDirectory::flush_part(const std::string& name) const {
 }
 
 void BackupDirectory::publish(const std::vector<std::string>& names) {
-    for (const std::string& name : names) rename_to_new(directory_.get(), part_of(name), name);
+    try {
+        for (const std::string& name : names) rename_to_new(directory_.get(), part_of(name), name);
+    } catch (const Error& error) {
+        throw error.during(quote(path_));
+    }
     sync(directory_.get(), quote(path_));
 }
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Makes the Linux guest of the tests out of Debian packages: a kernel, busybox and qemu-ga. It boots in two
-# seconds without KVM.
+# Makes the Linux guest of the tests out of Debian packages: a kernel, busybox and qemu-ga; and of writer.cpp and rootfs/, beside
+# this. It boots in some seconds without KVM.
 #
 #   tests/guest/build_guest.sh CACHE
 #
@@ -12,7 +12,7 @@
 #   CACHE/debs/            the packages; once they are there nothing is downloaded
 #
 # Nothing is done where the guest is there and its sources are unchanged. Any number may be called at once:
-# one builds, the others wait for it. Needs the packages of scripts/install-packages demo, and no root.
+# one builds, the others wait for it. Needs the packages of scripts/install-packages build demo, and no root.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

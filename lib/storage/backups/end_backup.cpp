@@ -16,6 +16,9 @@
 namespace volchain::storage {
 namespace {
 
+/// How often the monitor may be lost while a backup is dismantled, before it is left to another abort.
+constexpr int most_losses = 3;
+
 /// The disks of a backup in which its new checkpoint has a bitmap.
 std::vector<Uuid> tracked_disks(const BackupRecord& record) {
     std::vector<Uuid> disks;
@@ -52,14 +55,15 @@ async::Task<bool> can_be_reached(Engine& engine, Uuid vm) {
 
 /// A QEMU that is gone, also while this goes on, has taken everything with it; another one has nothing of it.
 async::Task<> end_in_qemu(Engine& engine, BackupRecord record) {
-    while (true) {
+    for (int lost = 0;; ++lost) {
         const bool live = co_await can_be_reached(engine, record.vm);
         if (!live || appliance_process(engine, record.vm).mark != record.qemu) co_return;
         BackupNodes nodes(engine, engine.vm(record.vm).session(), record);
         std::exception_ptr failure;
         co_await async::keep_failure(nodes.remove(), failure);
         if (!failure) break;
-        if (to_error(failure).code() != ErrorCode::unreachable) std::rethrow_exception(failure);
+        const bool out_of_reach = to_error(failure).code() == ErrorCode::unreachable;
+        if (!out_of_reach || lost == most_losses) std::rethrow_exception(failure);
     }
     std::exception_ptr known_later;
     co_await async::keep_failure(engine.vm(record.vm).read_disks(), known_later);

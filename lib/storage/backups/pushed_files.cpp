@@ -50,6 +50,11 @@ std::string unfit_below(const PushedFile& below) {
     return fmt::format("{} is the backup of another checkpoint that was called so", quote(below.path()));
 }
 
+/// By an earlier life of the daemon; where there is no checkpoint that tells it, a name is left alone.
+bool named_earlier(const PushedFile& file) {
+    return !file.checkpoint.empty() && is_there(file.path()) && label_of(file) == file.checkpoint;
+}
+
 /// Else a backup that there is none of would have a file under its name.
 void take_name_back(const PushedFile& file) noexcept {
     try {
@@ -131,7 +136,10 @@ async::Task<> name_pushed_files(Engine& engine, std::vector<PushedFile> files) {
         std::vector<const PushedFile*> named;
         try {
             for (const PushedFile& file : files) {
-                if (!is_there(file.part_path())) continue;
+                if (!is_there(file.part_path())) {
+                    if (named_earlier(file)) named.push_back(&file);
+                    continue;
+                }
                 const UniqueFd directory = open_directory(file.directory);
                 rename_to_new(directory.get(), file.part, file.name);
                 named.push_back(&file);

@@ -132,6 +132,7 @@ class StartBackup {
     /// Files that have their names are a backup; what else is left of it goes with the record.
     async::Task<> give_up(Error reason) {
         if (job_->record().step != "end") co_return co_await undo(std::move(reason));
+        if (reason.code() == ErrorCode::cancelled) throw reason;  // shutting down: recovery goes on with it
         BackupRecord left = record();
         left.state = BackupState::failed;
         left.problem = fmt::format(
