@@ -14,7 +14,7 @@ from harness.memory_vm import MemoryVm
 
 CONFIG = '[quiesce]\nagent-timeout = "2s"\n[qemu]\ngreeting-timeout = "2s"\n'
 # Written for seconds, or at once.
-LARGE, SMALL = 4096, 32
+LARGE, SMALL = 2048, 32
 
 STEPS = ["files", "nodes", "prepare", "stop", "switch", "save", "write", "finish"]
 BEFORE = ("files", "nodes", "prepare", "stop", "switch")

@@ -2,7 +2,8 @@
 #
 # A guest that does nothing but write: a boot sector that writes blocks to the disk it was booted from, one after the
 # other, by the firmware's driver, and notes when each was done. Assembled by busy_guest.py, which gives FIRST (the first
-# sector of its region), BLOCKS (how many there are in it) and SECTORS (of each).
+# sector of its region), BLOCKS (how many there are in it), SECTORS (of each) and RESTS: 1 where it sleeps after each write until
+# the timer ticks next, a hundred times a second, and leaves its CPU to others.
 #
 # The number of the write is at the beginning of each sector of a block; number N goes to block N mod BLOCKS.
     .code16
@@ -16,6 +17,9 @@
                                     # that ended in each slot of time, in units of 256 ticks
     .equ slot_shift, 26             # 2^26 ticks
     .equ buffer, 0x1000             # segment
+    .equ timer, 0x40                # of the 8254: channel 0, and its mode
+    .equ timer_mode, 0x43
+    .equ timer_ticks, 11932         # of 1.193182 MHz: 10 ms
     .globl _start
 _start:
     xorw %ax, %ax
@@ -42,6 +46,14 @@ _start:
     movw $0x10, packet
     movw $SECTORS, packet + 2
     movw $buffer, packet + 6
+    .if RESTS
+    movb $0x34, %al
+    outb %al, $timer_mode
+    movb $(timer_ticks & 0xff), %al
+    outb %al, $timer
+    movb $(timer_ticks >> 8), %al
+    outb %al, $timer
+    .endif
 next:
     movl count, %eax                # stamps each sector with the number of this write
     incl %eax
@@ -98,6 +110,10 @@ noted:
     movl %eax, last
     movl %edx, last + 4
     incl count
+    .if RESTS
+    sti
+    hlt
+    .endif
     jmp next
     .org 510
     .word 0xaa55

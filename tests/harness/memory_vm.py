@@ -25,7 +25,7 @@ class MemoryVm:
         self.options = options
         self.booted_anew = False
         self.is_killed = False  # now and then: for tests that do that
-        path = BusyGuest.make(f"{self.pool_path}/root.qcow2", SIZE, region=REGION)
+        path = BusyGuest.make(f"{self.pool_path}/root.qcow2", SIZE, region=REGION, rests=True)
         if (user := options.get("user")) is not None:
             os.chown(path, user, user)
         self.guest = BusyGuest(f"{directory}/vm", [{"path": path, "device": device or {}}], region=REGION, memory=memory,
@@ -80,7 +80,7 @@ class MemoryVm:
 
     def arguments(self, **options):
         return self.client.call(self.vm, "VM", "LaunchArguments", "a{sv}",
-                                variants({"device": "virtio-blk-pci", **options}))
+                                variants({"device": BusyGuest.DEVICE, **options}))
 
     def launch(self, paused=False, arguments=None, memory=None):
         """A QEMU with what LaunchArguments says; paused: with -S, so that its guest stands still."""
@@ -91,8 +91,19 @@ class MemoryVm:
         if paused:
             self.guest.argv.append("-S")
         Qemu.start(self.guest)
-        self.client.call(self.vm, "VM", "Refresh")
+        self._refresh()
         return self.guest
+
+    def _refresh(self, timeout=20):
+        """The daemon may have seen that QEMU before, and be at it."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return self.client.call(self.vm, "VM", "Refresh")
+            except DBusError as error:
+                if error.short != "Busy" or time.monotonic() > end:
+                    raise
+            time.sleep(0.02)
 
     def load_job(self, number=0):
         """The job that has loaded, or loads, the memory; None where there is none."""

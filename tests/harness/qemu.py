@@ -109,7 +109,10 @@ class Qemu:
 
     def io(self, device, command):
         """A command of qemu-io. QEMU prints its output to stdout; an error comes back."""
-        backend = f"/machine/peripheral/{device}/virtio-backend"
+        backend = f"/machine/peripheral/{device}"
+        # What has the drive is not the device itself where that is a virtio-blk-pci.
+        if any(child["name"] == "virtio-backend" for child in self.execute("qom-list", path=backend)):
+            backend += "/virtio-backend"
         error = self.execute("human-monitor-command", **{"command-line": f'qemu-io -d {backend} "{command}"'})
         if error:
             raise RuntimeError(f"{command}: {error}")

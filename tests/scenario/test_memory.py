@@ -12,7 +12,7 @@ from harness.filesystems import Filler
 from harness.memory_vm import MIB, MemoryVm
 
 # Its RAM takes seconds to be written, though nearly all of it is zeroes.
-LARGE = 4096
+LARGE = 2048
 
 
 @pytest.fixture
