@@ -137,7 +137,6 @@ def serious(scene):
 POINTS = ["copy", "bitmaps", "switch", "unlink"]
 
 
-@pytest.mark.some(5)
 @pytest.mark.parametrize("name", ["s1", "s2"])
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("killed", ["daemon", "QEMU", "both"])

@@ -103,7 +103,6 @@ def test_daemon_killed(scene, point, name, down):
     settled(scene, name, before)
 
 
-@pytest.mark.some(3)
 @pytest.mark.parametrize("down", [False, True], ids=["live", "down"])
 @pytest.mark.parametrize("name", ["s1", "s2"])
 @pytest.mark.parametrize("point", POINTS)

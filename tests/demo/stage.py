@@ -76,7 +76,7 @@ class Stage:
         os.environ["DBUS_SYSTEM_BUS_ADDRESS"] = ENVIRONMENT["DBUS_SYSTEM_BUS_ADDRESS"] = self.bus.address
         self.daemon = Daemon(f"{self.directory}/volchain", self.bus, CONFIG, verbose=False).start()
         paths = [make_disk(f"{self.pool}/disk{number}.qcow2") for number in range(self.disks)]
-        self.guest = LinuxGuest(f"{self.directory}/guest", paths, build(), writer=1)
+        self.guest = LinuxGuest(f"{self.directory}/guest", paths, build(), boots=True, writer=1)
         self.guest.start()
 
     def __exit__(self, *_):

@@ -27,7 +27,7 @@ def test_it_boots(client, pool_directory, guests, way):
     volume = client.get_all(client.get(made["disks"][0], "Disk", "Active"), "Volume")
     assert volume["Format"] == ("raw" if way == "raw" else "qcow2")
     [disk] = made["disks"]
-    clone = guests("clone", [{"path": volume["Path"], "fmt": volume["Format"]}])
+    clone = guests("clone", [{"path": volume["Path"], "fmt": volume["Format"]}], boots=True)
     client.call(made["vm"], "VM", "Update", "a{sv}", variants({"qmp-socket": clone.qmp, "agent-socket": clone.agent}))
     client.wait_property(made["vm"], "VM", "State", "running")
     client.call(made["vm"], "VM", "Refresh")

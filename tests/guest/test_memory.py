@@ -35,7 +35,7 @@ class Counting:
 
     def __init__(self, client, directory, guests):
         self.client, self.guests = client, guests
-        self.guest = guests("guest", [make_disk(f"{directory}/root.qcow2")])
+        self.guest = guests("guest", [make_disk(f"{directory}/root.qcow2")], boots=True)
         self.vm = client.register_vm("web", qmp_socket=self.guest.qmp, agent_socket=self.guest.agent)
         [self.disk] = client.get(self.vm, "VM", "Disks")
         self.guest.shell(COUNTER)

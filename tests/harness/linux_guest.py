@@ -7,6 +7,7 @@ import time
 
 from harness.channels import QGA, request
 from harness.qemu import Qemu
+from harness.saved_boot import saved_boot
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 # Where the guest is built, once for all tests and for ./demo.
@@ -27,8 +28,15 @@ def build(cache=CACHE):
     return cache
 
 
+# Of a guest that is saved after its boot. One with other devices or another size is another machine.
+MEMORY = 128
+
+
 class LinuxGuest(Qemu):
     """Its disks are /dev/vda ..., mounted on /mnt/vda ... where they hold a file system.
+
+    boots: it boots; otherwise, where its machine is no other than that, it goes on from a boot that was saved, and has come to its
+    disks since (/proc/cmdline is then of that boot, and so is its boot_id).
 
     image: where build() has put kernel and initramfs.
     options: what tests/guest/rootfs/init understands: writer=1, writer_ms=20, agent="none" or "hung",
@@ -37,13 +45,14 @@ class LinuxGuest(Qemu):
     standing: start() does not wait for the guest, which does not run by itself: wait_booted() does, later.
     """
 
-    def __init__(self, directory, disks, image=CACHE, xfs=False, panic=None, memory=128, extra=(), standing=False,
-                 **options):
-        self.standing = standing
+    def __init__(self, directory, disks, image=CACHE, xfs=False, panic=None, memory=MEMORY, extra=(), standing=False,
+                 boots=False, **options):
+        self.standing, self.image, self.options = standing, image, [f"{name}={value}" for name, value in options.items()]
+        self.boots = boots or standing or xfs or memory != MEMORY or bool(extra)
         self.control_path = os.path.join(str(directory), "control.sock")
         self.acknowledged_path = os.path.join(str(directory), "acknowledged")
         self.control = None
-        words = [KERNEL_OPTIONS] + [f"{name}={value}" for name, value in options.items()]
+        words = [KERNEL_OPTIONS, *self.options]
         argv = MACHINE + [
             "-kernel", f"{image}/vmlinux", "-initrd", f"{image}/initrd{'-xfs' if xfs else ''}.img",
             "-append", " ".join(words), "-serial", f"file:{directory}/console.log",
@@ -57,9 +66,20 @@ class LinuxGuest(Qemu):
 
     def start(self, timeout=90):
         """Returns when the guest has booted: its disks are mounted, its agent is started."""
+        if not self.boots:
+            return self._go_on(timeout)
         super().start()
         if not self.standing:
             self.wait_booted(timeout)
+        return self
+
+    def _go_on(self, timeout):
+        saved = saved_boot(self.image, lambda directory: LinuxGuest(directory, [], image=self.image, boots=True, hold=1).start())
+        self.argv += ["-incoming", f"exec:exec cat {saved}"]
+        super().start()
+        self.monitor.event("RESUME")
+        self.wait_booted(timeout)
+        self.shell(f"start saved {' '.join(self.options)}")
         return self
 
     def wait_booted(self, timeout=90):

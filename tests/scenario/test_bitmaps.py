@@ -107,7 +107,6 @@ WORK = {
 }
 
 
-@pytest.mark.some(3)
 @pytest.mark.parametrize("down", [False, True], ids=["live", "down"])
 @pytest.mark.parametrize("what", WORK)
 def test_recordings_cover_what_was_written(tree, capsys, what, down):
@@ -123,7 +122,6 @@ def test_recordings_cover_what_was_written(tree, capsys, what, down):
         print(f"\n  {what}, {'down' if down else 'live'}: {tree.coverage}")
 
 
-@pytest.mark.some(2)
 @pytest.mark.parametrize("seed", range(4))
 def test_live_and_down_in_turns(tree, seed):
     """QEMU stores bitmaps when it ends and loads them when it starts; merges come in between."""

@@ -91,7 +91,6 @@ def grow(scene, way, **options):
     return s, name, [layers[number] for number in left]
 
 
-@pytest.mark.some(3)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("block", [4096, 65536], ids=["4k", "64k"])
 def test_a_merge_ends_and_the_guest_hardly_waits(client, scene, capsys, way, block):
@@ -114,7 +113,6 @@ POINTS = [(way, point) for way in WAYS for point in ("copy", "bitmaps", "switch"
           if point != "over" or way == "the active layer, down"]
 
 
-@pytest.mark.some(4)
 @pytest.mark.parametrize("way, point", POINTS)
 def test_the_guest_writes_on_when_the_daemon_dies(client, daemon, scene, way, point):
     s, name, left = grow(scene, way)

@@ -116,7 +116,6 @@ def test_no_room_is_known_before_the_first_byte(client, small_pool, work, what):
     assert len(images.chain(w.tree.path())) == layers
 
 
-@pytest.mark.some(4)
 @pytest.mark.parametrize("then", ["room", "resume", "cancel"])
 @pytest.mark.parametrize("what", WAYS)
 def test_a_full_file_system_in_the_middle(client, small_pool, work, what, then):

@@ -91,7 +91,6 @@ def scene(request, client, directory, qemus):
     return make
 
 
-@pytest.mark.some(2)
 @pytest.mark.parametrize("position", range(DISKS))
 def test_a_volume_that_cannot_be_written_to(client, scene, position):
     s = scene(position)
@@ -106,7 +105,6 @@ def test_a_volume_that_cannot_be_written_to(client, scene, position):
     s.finish()
 
 
-@pytest.mark.some(2)
 @pytest.mark.parametrize("position", range(DISKS))
 def test_a_file_that_cannot_be_removed(client, scene, position):
     """Its data is where it has to be; it stays as a volume that nobody needs, with a record, and goes when it can."""
@@ -132,7 +130,6 @@ def test_a_leftover_is_deleted_by_hand(client, scene):
     s.finish()
 
 
-@pytest.mark.some(2)
 @pytest.mark.parametrize("position", range(DISKS))
 def test_qemu_refuses_one_disk(client, directory, qemus, position):
     """As the disk is busy with something else: a backup that another program has started."""
@@ -153,7 +150,6 @@ def test_qemu_refuses_one_disk(client, directory, qemus, position):
     s.finish()
 
 
-@pytest.mark.some(2)
 @pytest.mark.parametrize("position", [0, 1])
 @pytest.mark.parametrize("then", ["room", "cancel"])
 def test_one_file_system_is_full(client, scene, small_filesystem, position, then):
