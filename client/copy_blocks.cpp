@@ -87,9 +87,7 @@ class CopyWorker {
           target_(plan.targets == nullptr ? nullptr : (*plan.targets)[number].get()),
           taker_(taker),
           progress_(progress),
-          stop_(stop) {
-        for (Slot& slot : slots_) slot.buffer.resize(data_blocks_at_once * block_bytes);
-    }
+          stop_(stop) {}
 
     void run() {
         while (true) {
@@ -119,11 +117,14 @@ class CopyWorker {
             slot.piece = *piece;
             slot.busy = true;
             ++busy_;
-            if (piece->kind == BlockKind::data)
+            if (piece->kind == BlockKind::data) {
+                // Most increments are small: memory is taken when there is something to read.
+                slot.buffer.resize(data_blocks_at_once * block_bytes);
                 slot.reading = source_.begin_read(data_of(slot), piece->first * block_bytes);
-            else
+            } else {
                 slot.writing.push_back(target_->begin_zero(bytes_of(piece->first, piece->count, plan_.size),
                                                            piece->first * block_bytes));
+            }
         }
     }
 

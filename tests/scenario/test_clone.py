@@ -302,7 +302,7 @@ def test_reflinks(client, xfs, directory, qemus):
     """A base of one file is not copied; a chain is, and so is what is to have another form."""
     pool = client.create_pool("main", xfs)
     disk, paths = import_chain(client, pool, "data", size=512 * MIB, bitmaps=("monday",))
-    images.write(paths[0], 0x5a, 0, 300 * MIB)
+    images.write(paths[0], 0x5a, 0, 100 * MIB)
     client.finish(client.call(pool, "Pool", "Refresh"))
     snapshot = client.finish(client.call(disk, "Disk", "CreateSnapshot", "sa{sv}", "one", {}))["snapshot"]
     before, free = images.digest(paths[0]), os.statvfs(xfs).f_bavail

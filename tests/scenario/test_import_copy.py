@@ -144,10 +144,20 @@ def large(outside, mib=64):
     return path
 
 
-def test_speed_pause_and_cancel(client, pool, pool_directory, outside):
-    path = large(outside)
+def slow_copy(client, daemon, pool, path):
+    """The job of a copy that is slowed down as it begins: the daemon finds that call as it goes on, and may have copied 32 MiB."""
+    daemon.at("import-disk.copy", "stop")
     job = import_copy(client, pool, path, format="raw")
-    client.call(job, "Job", "SetSpeed", "t", 4 * MIB)
+    daemon.wait_stopped()
+    slower = client.send(job, "Job", "SetSpeed", "t", 4 * MIB)
+    daemon.resume()
+    client.answer(slower)
+    return job
+
+
+def test_speed_pause_and_cancel(client, daemon, pool, pool_directory, outside):
+    path = large(outside)
+    job = slow_copy(client, daemon, pool, path)
     with client.signals(path=job, member="PropertiesChanged") as changes:
         changes.until(lambda path, member, body: 0 < body[1].get("DoneBytes", (0, 0))[1] < 64 * MIB)
         client.call(job, "Job", "Pause")
@@ -172,7 +182,7 @@ def mounted(directory):
         path = f"{directory}/{kind}"
         os.mkdir(path)
         if kind == "tmpfs":
-            images.run("mount", "-t", "tmpfs", "-o", "size=48M,mode=755", "tmpfs", path)
+            images.run("mount", "-t", "tmpfs", "-o", "size=160M,mode=755", "tmpfs", path)
         else:
             images.create(path + ".img", 512 * MIB, fmt="raw")
             images.run("mkfs.xfs", "-q", "-m", "reflink=1", path + ".img", env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
@@ -185,18 +195,18 @@ def mounted(directory):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
-def test_no_room(client, mounted, outside):
+def test_no_room(client, daemon, mounted, outside):
     directory = mounted("tmpfs")
     pool = client.create_pool("small", directory)
-    error, message = client.failure(import_copy(client, pool, large(outside), format="raw"))
+    error, message = client.failure(import_copy(client, pool, large(outside, 192), format="raw"))
     assert error == "NoSpace" and "nothing was copied" in message
     assert images.image_files(directory) == []
     # The room goes while it copies.
-    path = large(outside, 32)
-    job = import_copy(client, pool, path, format="raw")
-    client.call(job, "Job", "SetSpeed", "t", 4 * MIB)
+    path = large(outside, 128)
+    job = slow_copy(client, daemon, pool, path)
     with client.signals(path=job, member="PropertiesChanged") as changes:
-        changes.until(lambda path, member, body: body[1].get("DoneBytes", (0, 0))[1] > 0)
+        if not client.get(job, "Job", "DoneBytes"):
+            changes.until(lambda path, member, body: body[1].get("DoneBytes", (0, 0))[1] > 0)
     filler = Filler(directory)
     client.call(job, "Job", "SetSpeed", "t", 0)
     error, message = client.failure(job)

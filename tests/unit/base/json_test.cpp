@@ -54,6 +54,13 @@ TEST(ParseJson, RefusesDeepNesting) {
     EXPECT_EQ(failure([&] { (void)parse_json(deep, "reply", ErrorCode::qemu_failed); }),
               "reply: nested deeper than 64 levels");
     EXPECT_NO_THROW((void)parse_json("[[[]]]", "reply", ErrorCode::qemu_failed, 3));
+    EXPECT_EQ(failure([] { (void)parse_json(R"({"a": [[{}]]})", "reply", ErrorCode::qemu_failed, 3); }),
+              "reply: nested deeper than 3 levels");
+    // In a string a bracket is none, and a quote may be one of its characters.
+    EXPECT_NO_THROW(
+        (void)parse_json(R"([["[[[", "\"[[", "\\", {"{[": 1}], [[]]])", "reply", ErrorCode::qemu_failed, 3));
+    EXPECT_EQ(failure([] { (void)parse_json(R"(["\\", [[[]]]])", "reply", ErrorCode::qemu_failed, 3); }),
+              "reply: nested deeper than 3 levels");
 }
 
 }  // namespace
