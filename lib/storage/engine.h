@@ -53,7 +53,7 @@ class Engine final : private VmOwner {
     /// Looks at all images (those of a pool that does not answer are waited for in the background), connects to all
     /// VMs, thaws those that were left frozen, carries on or undoes the
     /// operations that were left in the middle. What cannot be settled because a VM's QEMU does not answer
-    /// goes on in the background, with the VM locked; everything else is settled when this returns.
+    /// goes on in the background, with the VM locked, and so does what copies; everything else is settled when this returns.
     async::Task<> start();
     /// Lets running operations come to their end for a while, thaws, closes all connections.
     async::Task<> stop();

@@ -104,7 +104,7 @@ async::Task<> wait_for_recovery(Engine& engine, async::Deadline deadline) {
     std::exception_ptr timeout;
     for (const Uuid& id : engine.jobs().unfinished()) {
         const JobPtr job = engine.jobs().find(id);
-        if (job) co_await async::keep_failure(job->wait(deadline), timeout);
+        if (job) co_await async::keep_failure(job->wait_settled(deadline), timeout);
     }
     if (timeout)
         log().warning("some operations could not be settled yet: a QEMU does not answer; they go on");

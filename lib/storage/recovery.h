@@ -11,7 +11,8 @@ namespace volchain::storage {
 /// Takes the locks of all unfinished jobs and starts their recovery.
 void resume_unfinished_jobs(Engine& engine);
 
-/// Returns when the resumed jobs have ended, or at the deadline; those that have not go on in the background.
+/// Returns when each of the resumed jobs has ended or goes on with copying, or at the deadline; those that have not ended go on
+/// in the background.
 async::Task<> wait_for_recovery(Engine& engine, async::Deadline deadline);
 
 }  // namespace volchain::storage

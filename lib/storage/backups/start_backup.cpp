@@ -187,7 +187,7 @@ struct StartOptions {
 };
 
 async::Task<> run(Engine& engine, JobPtr job, StartOptions options) {
-    if (options.speed != 0) job->set_speed(options.speed);
+    job->start_speed(options.speed);
     StartBackup operation(engine, std::move(job));
     co_await operation.run(options.hold);
 }

@@ -59,7 +59,7 @@ class MoveDisk {
           mirror_(engine_, job_, disk_, plan_) {}
 
     async::Task<> run(std::uint64_t speed) {
-        if (speed != 0) job_->set_speed(speed);
+        job_->start_speed(speed);
         std::exception_ptr failure;
         co_await async::keep_failure(forward(), failure);
         if (!failure || finished(job_->record().state)) co_return;

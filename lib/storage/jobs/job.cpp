@@ -84,6 +84,12 @@ void Job::set_speed(std::uint64_t bytes_per_second) {
     on_change_();
 }
 
+void Job::start_speed(std::uint64_t bytes_per_second) {
+    if (speed_) return;
+    speed_ = bytes_per_second;
+    on_change_();
+}
+
 Job::Copying::~Copying() {
     if (--job_->copying_ > 0) return;
     job_->pause_asked_ = false;
@@ -107,6 +113,11 @@ void Job::go_on() {
 async::Task<> Job::wait(async::Deadline deadline) {
     while (!finished(record_.state))
         co_await ended_.wait(deadline, fmt::format("the end of job {}", id().str()));
+}
+
+async::Task<> Job::wait_settled(async::Deadline deadline) {
+    while (!finished(record_.state) && copying_ == 0)
+        co_await settled_.wait(deadline, fmt::format("job {} to be settled", id().str()));
 }
 
 void Job::throw_if_cancelled() const {
@@ -202,6 +213,7 @@ async::Task<> Job::end(Changes changes, JobState state) {
     // Before anybody hears of the end: whoever does may come with the next operation at once.
     locks_.release();
     ended_.notify();
+    settled_.notify();
     on_change_();
 }
 

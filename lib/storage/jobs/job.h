@@ -44,11 +44,15 @@ class Job {
     void resume();
     /// How fast it may copy, in bytes a second; 0: without limit. It holds for whatever the job still copies.
     void set_speed(std::uint64_t bytes_per_second);
-    [[nodiscard]] std::uint64_t speed() const noexcept { return speed_; }
+    [[nodiscard]] std::uint64_t speed() const noexcept { return speed_.value_or(0); }
     /// Returns when the job has ended.
     async::Task<> wait(async::Deadline deadline);
+    /// Returns when it has ended or copies, which takes as long as it takes.
+    async::Task<> wait_settled(async::Deadline deadline);
 
     // --- for its operation ---
+    /// The speed that was asked for with the operation. After a restart its user may have said another one before.
+    void start_speed(std::uint64_t bytes_per_second);
     /// The next step: on disk, then the failpoint. Throws Cancelled where the user asked for it in time.
     async::Task<> step(std::string name);
     /// The same for steps that are part of undoing: a cancel does not stop them.
@@ -92,7 +96,10 @@ class Job {
     /// While it lives, the job can be paused.
     class [[nodiscard]] Copying {
       public:
-        explicit Copying(Job& job) : job_(&job) { ++job_->copying_; }
+        explicit Copying(Job& job) : job_(&job) {
+            ++job_->copying_;
+            job_->settled_.notify();
+        }
         Copying(const Copying&) = delete;
         Copying& operator=(const Copying&) = delete;
         ~Copying();
@@ -128,9 +135,10 @@ class Job {
     bool cancellable_ = true;
     bool cancel_asked_ = false;
     bool pause_asked_ = false;
-    std::uint64_t speed_ = 0;
+    std::optional<std::uint64_t> speed_;  ///< nobody has said anything
     unsigned copying_ = 0;
     async::Condition ended_;
+    async::Condition settled_;
     async::Condition cancelled_;
     async::Condition asked_;
 };

@@ -16,7 +16,7 @@ class RemovalWork {
 
     /// From wherever it is.
     async::Task<> run() {
-        if (order_.speed != 0) job_->set_speed(order_.speed);
+        job_->start_speed(order_.speed);
         std::exception_ptr failure;
         const Uuid begun = order_.step ? order_.step->disk : Uuid{};
         co_await async::keep_failure(go_on(), failure);

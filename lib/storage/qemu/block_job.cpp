@@ -41,7 +41,7 @@ async::Task<> BlockJob::start(std::string command, Json arguments) {
     } else {
         arguments["on-error"] = "stop";
     }
-    if (speed_ != 0) arguments["speed"] = speed_;
+    if (*speed_ != 0) arguments["speed"] = *speed_;
     co_await qmp_job_.start(std::move(command), std::move(arguments), soon());
 }
 
@@ -132,14 +132,14 @@ async::Task<bool> BlockJob::reach(Goal goal, async::Deadline deadline) {
 }
 
 async::Task<> BlockJob::grant_wishes() {
-    if (speed_ != job_->speed()) {
-        speed_ = job_->speed();
-        co_await qmp_job_.set_speed(speed_, soon());
-    }
-    if (paused_ == job_->pause_asked()) co_return;
-    // One that has copied everything cannot be paused any more, and need not be.
+    // One that has copied everything cannot be paused any more, nor made faster, and need not be.
     const qmp::JobStatus status = qmp_job_.status();
     const bool copies = status == qmp::JobStatus::running || status == qmp::JobStatus::ready;
+    if ((copies || paused_) && speed_ != job_->speed()) {
+        speed_ = job_->speed();
+        co_await qmp_job_.set_speed(*speed_, soon());
+    }
+    if (paused_ == job_->pause_asked()) co_return;
     if (!paused_ && !copies) co_return;
     paused_ = job_->pause_asked();
     if (paused_) {

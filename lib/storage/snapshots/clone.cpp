@@ -84,7 +84,7 @@ class Clone {
         : engine_(engine), job_(std::move(job)), plan_(std::move(plan)), hold_(std::move(hold)) {}
 
     async::Task<> run(std::uint64_t speed) {
-        if (speed != 0) job_->set_speed(speed);
+        job_->start_speed(speed);
         std::exception_ptr failure;
         co_await async::keep_failure(forward(), failure);
         if (!failure || finished(job_->record().state)) co_return;

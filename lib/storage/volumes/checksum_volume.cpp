@@ -248,7 +248,7 @@ class ChecksumVolume {
 
 async::Task<> run_checksum(Engine& engine, JobPtr job, std::vector<Uuid> chain, ChecksumRequest request,
                            Holds::Hold hold) {
-    if (request.speed != 0) job->set_speed(request.speed);
+    job->start_speed(request.speed);
     ChecksumVolume operation(engine, std::move(job), std::move(chain), request.algorithm, std::move(hold));
     co_await operation.run();
 }
