@@ -31,12 +31,17 @@ JobInfo parse_info(const Json& answer, const std::string& id) {
     return {};
 }
 
-/// "nospace", "failed" or "ok": io-status of the block job.
-std::string parse_io_status(const Json& answer, const std::string& id) {
+struct BlockJobInfo {
+    std::string io_status = "ok";  ///< or "nospace", "failed"
+    std::uint64_t speed = 0;
+};
+
+BlockJobInfo parse_block_job(const Json& answer, const std::string& id) {
     for (const JsonReader& job :
          JsonReader(answer, "answer of query-block-jobs", ErrorCode::qemu_failed).elements())
-        if (job.at("device").string() == id) return job.string_or("io-status", "ok");
-    return "ok";
+        if (job.at("device").string() == id)
+            return {job.string_or("io-status", "ok"), job.u64_or("speed", 0)};
+    return {};
 }
 
 }  // namespace
@@ -72,7 +77,9 @@ async::Task<> Job::attach(async::Deadline deadline) {
     const JobInfo info = co_await query(deadline);
     if (changes_ == changes_before) status_ = info.status;  // else the event is the newer news
     const Json block_jobs = co_await session_->execute("query-block-jobs", Json::object(), deadline);
-    if (stopped_by_.empty() && parse_io_status(block_jobs, id_) != "ok") stopped_by_ = "input or output";
+    const BlockJobInfo found = parse_block_job(block_jobs, id_);
+    found_speed_ = found.speed;
+    if (stopped_by_.empty() && found.io_status != "ok") stopped_by_ = "input or output";
 }
 
 async::Task<JobInfo> Job::query(async::Deadline deadline) {
@@ -99,7 +106,7 @@ async::Task<> Job::until(JobStatus wanted, async::Deadline deadline) {
 
 async::Task<Error> Job::why_stopped(async::Deadline deadline) {
     const Json block_jobs = co_await session_->execute("query-block-jobs", Json::object(), deadline);
-    const bool no_space = parse_io_status(block_jobs, id_) == "nospace";
+    const bool no_space = parse_block_job(block_jobs, id_).io_status == "nospace";
     co_return Error(no_space ? ErrorCode::no_space : ErrorCode::qemu_failed,
                     "job {} has paused after a {} error{}; it goes on when that is mended and it is resumed",
                     quote(id_), stopped_by_, no_space ? " for lack of space" : "");

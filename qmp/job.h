@@ -72,6 +72,8 @@ class Job {
     /// Takes up a job that was started before: asks for its state, as its events were missed. A status of
     /// `null` afterwards means that there is no such job.
     async::Task<> attach(async::Deadline deadline);
+    /// Bytes per second, of a block job that attach() has found.
+    [[nodiscard]] std::uint64_t found_speed() const noexcept { return found_speed_; }
 
     [[nodiscard]] const std::string& id() const noexcept { return id_; }
     [[nodiscard]] JobStatus status() const noexcept { return status_; }
@@ -119,7 +121,8 @@ class Job {
     std::string id_;
     JobStatus status_ = JobStatus::undefined;
     std::uint64_t changes_ = 0;  ///< events that told a status
-    std::string stopped_by_;     ///< the operation ("write") whose error has paused the job; empty: none has
+    std::uint64_t found_speed_ = 0;
+    std::string stopped_by_;  ///< the operation ("write") whose error has paused the job; empty: none has
     async::Condition changed_;
     Subscription subscription_;
 };

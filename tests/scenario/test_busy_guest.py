@@ -137,6 +137,14 @@ def test_the_guest_writes_on_when_the_daemon_dies(client, daemon, scene, way, po
     s.finished(left)
 
 
+def wait_speed(guest, speed, timeout=20):
+    """Until QEMU copies at that speed, of which no event tells."""
+    end = time.monotonic() + timeout
+    while [job["speed"] for job in guest.execute("query-block-jobs")] != [speed]:
+        assert time.monotonic() < end, guest.execute("query-block-jobs")
+        time.sleep(0.01)
+
+
 def outrun(scene):
     """The active layer is to be written down at a pace that the guest has no trouble to keep up with."""
     s = scene(region=4 * MIB, block=65536)
@@ -184,11 +192,13 @@ def test_the_daemon_dies_after_the_turn(client, daemon, scene):
         assert client.get(job, "Job", "State") == "running"
         s.guest.wait_writing(minimum=0.2)
     client.wait_property(job, "Job", "Step", "copy")
+    client.call(job, "Job", "SetSpeed", "t", 3 * MIB)
+    wait_speed(s.guest, 3 * MIB)
     daemon.kill()
     s.guest.wait_writing()
     # It does not keep its users waiting for the end of that copy.
     daemon.start()
-    assert client.get(job, "Job", "State") == "running"
+    assert client.get(job, "Job", "State") == "running" and client.get(job, "Job", "SpeedBytes") == 3 * MIB
     client.call(job, "Job", "SetSpeed", "t", 0)
     client.finish(job)
     assert path not in client.of_kind("snapshot")

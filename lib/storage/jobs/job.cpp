@@ -79,14 +79,13 @@ void Job::resume() {
 void Job::set_speed(std::uint64_t bytes_per_second) {
     if (finished(record_.state))
         throw Error(ErrorCode::unsupported, "job {} ({}) has ended", id().str(), record_.kind);
-    speed_ = bytes_per_second;
+    speed_said_ = bytes_per_second;
     asked_.notify();
     on_change_();
 }
 
 void Job::start_speed(std::uint64_t bytes_per_second) {
-    if (speed_) return;
-    speed_ = bytes_per_second;
+    start_speed_ = bytes_per_second;
     on_change_();
 }
 

@@ -44,14 +44,14 @@ class Job {
     void resume();
     /// How fast it may copy, in bytes a second; 0: without limit. It holds for whatever the job still copies.
     void set_speed(std::uint64_t bytes_per_second);
-    [[nodiscard]] std::uint64_t speed() const noexcept { return speed_.value_or(0); }
+    [[nodiscard]] std::uint64_t speed() const noexcept { return speed_said_.value_or(start_speed_); }
     /// Returns when the job has ended.
     async::Task<> wait(async::Deadline deadline);
     /// Returns when it has ended or copies, which takes as long as it takes.
     async::Task<> wait_settled(async::Deadline deadline);
 
     // --- for its operation ---
-    /// The speed that was asked for with the operation. After a restart its user may have said another one before.
+    /// The speed until its user says one: that was asked for with the operation, or that a copy is found to have after a restart.
     void start_speed(std::uint64_t bytes_per_second);
     /// The next step: on disk, then the failpoint. Throws Cancelled where the user asked for it in time.
     async::Task<> step(std::string name);
@@ -135,7 +135,8 @@ class Job {
     bool cancellable_ = true;
     bool cancel_asked_ = false;
     bool pause_asked_ = false;
-    std::optional<std::uint64_t> speed_;  ///< nobody has said anything
+    std::uint64_t start_speed_ = 0;
+    std::optional<std::uint64_t> speed_said_;  ///< by its user, in this life of the daemon
     unsigned copying_ = 0;
     async::Condition ended_;
     async::Condition settled_;

@@ -30,7 +30,11 @@ BlockJob::BlockJob(Engine& engine, JobPtr job, std::shared_ptr<qmp::Session> ses
 
 async::Task<bool> BlockJob::take_up() {
     co_await qmp_job_.attach(soon());
-    co_return qmp_job_.status() != qmp::JobStatus::null;
+    if (qmp_job_.status() == qmp::JobStatus::null) co_return false;
+    // The daemon's user may have said another one, before it was restarted, than was asked for first.
+    speed_ = qmp_job_.found_speed();
+    job_->start_speed(speed_);
+    co_return true;
 }
 
 async::Task<> BlockJob::start(std::string command, Json arguments) {
@@ -41,7 +45,7 @@ async::Task<> BlockJob::start(std::string command, Json arguments) {
     } else {
         arguments["on-error"] = "stop";
     }
-    if (*speed_ != 0) arguments["speed"] = *speed_;
+    if (speed_ != 0) arguments["speed"] = speed_;
     co_await qmp_job_.start(std::move(command), std::move(arguments), soon());
 }
 
@@ -137,7 +141,7 @@ async::Task<> BlockJob::grant_wishes() {
     const bool copies = status == qmp::JobStatus::running || status == qmp::JobStatus::ready;
     if ((copies || paused_) && speed_ != job_->speed()) {
         speed_ = job_->speed();
-        co_await qmp_job_.set_speed(*speed_, soon());
+        co_await qmp_job_.set_speed(speed_, soon());
     }
     if (paused_ == job_->pause_asked()) co_return;
     if (!paused_ && !copies) co_return;

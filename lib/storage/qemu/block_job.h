@@ -65,8 +65,8 @@ class BlockJob {
     std::string written_;
     std::uint64_t done_before_ = 0;
     std::uint64_t total_ = 0;
-    std::optional<std::uint64_t> speed_;  ///< that QEMU was told; of one that was taken up nobody knows
-    bool paused_ = false;                 ///< at the user's wish
+    std::uint64_t speed_ = 0;  ///< that QEMU was told
+    bool paused_ = false;      ///< at the user's wish
     unsigned ready_looks_ = 0;
     std::uint64_t first_pass_ = 0;  ///< bytes that there were to copy when it began
     std::uint64_t least_left_ = 0;
