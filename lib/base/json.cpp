@@ -93,7 +93,7 @@ std::uint64_t JsonReader::u64_or(std::string_view member, std::uint64_t otherwis
 }
 
 Json parse_json(std::string_view text, std::string_view origin, ErrorCode code, std::size_t max_depth) {
-    // Looked at beforehand: the library's parser with a callback takes twice the time, and a QEMU's schema has 15000 values.
+    // Looked at beforehand: with a callback the library's parser takes three times as long, 12 ms for a QEMU's schema (200 KiB).
     if (is_deeper(text, max_depth)) throw Error(code, "{}: nested deeper than {} levels", origin, max_depth);
     Json document = Json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (document.is_discarded()) throw Error(code, "{}: not JSON: {}", origin, quote(text));

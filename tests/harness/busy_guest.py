@@ -48,7 +48,7 @@ class BusyGuest(Qemu):
         return str(path)
 
     def __init__(self, directory, disks, region=8 * MIB, block=4096, **options):
-        disks = [{"path": disk} if isinstance(disk, str) else dict(disk) for disk in disks]
+        disks = [{"path": disk} if isinstance(disk, (str, os.PathLike)) else dict(disk) for disk in disks]
         for disk in disks[:1]:
             disk["device"] = {"driver": self.DEVICE, **disk.get("device", {})}
         super().__init__(directory, disks, running=True, **options)

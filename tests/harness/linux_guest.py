@@ -62,24 +62,19 @@ class LinuxGuest(Qemu):
             "-device", "virtserialport,chardev=acknowledged,name=org.volchain.test.ack"]
         if panic:
             argv += ["-device", "pvpanic-pci", "-action", f"panic={panic}"]
+        if not self.boots:
+            argv += ["-incoming", f"exec:exec cat {saved_boot(image, lambda place: LinuxGuest(place, [], image, boots=True, hold=1))}"]
         super().__init__(directory, disks, running=True, agent=True, memory=memory, extra=argv + list(extra))
 
     def start(self, timeout=90):
         """Returns when the guest has booted: its disks are mounted, its agent is started."""
-        if not self.boots:
-            return self._go_on(timeout)
         super().start()
+        if not self.boots:
+            self.monitor.event("RESUME")
         if not self.standing:
             self.wait_booted(timeout)
-        return self
-
-    def _go_on(self, timeout):
-        saved = saved_boot(self.image, lambda directory: LinuxGuest(directory, [], image=self.image, boots=True, hold=1).start())
-        self.argv += ["-incoming", f"exec:exec cat {saved}"]
-        super().start()
-        self.monitor.event("RESUME")
-        self.wait_booted(timeout)
-        self.shell(f"start saved {' '.join(self.options)}")
+        if not self.boots:
+            self.shell(f"start saved {' '.join(self.options)}")
         return self
 
     def wait_booted(self, timeout=90):

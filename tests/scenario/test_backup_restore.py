@@ -183,6 +183,7 @@ def test_full_pool(scene, ctl, client, small_filesystem):
 
 
 @pytest.mark.parametrize("step", ["close", "check", "finish"])
+@pytest.mark.every
 def test_daemon_restarted(scene, ctl, client, daemon, step):
     """While it turns what was restored into a disk."""
     daemon.at(f"finish-backup.{step}", "kill")

@@ -441,8 +441,8 @@ def test_a_layer_is_missing(client, tree, daemon):
     exports.stop(client, export_of(client, tree, "s2"))
 
 
-def test_dozens_leave_nothing(client, daemon, tree, home):
-    """Descriptors of the daemon and of the VM's QEMU, nodes, processes, files: after fifty as after two."""
+def test_hundreds_leave_nothing(client, daemon, tree, home):
+    """Descriptors of the daemon and of the VM's QEMU, nodes, processes, files: after two hundred as after two."""
     def descriptors():
         return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (daemon.process.pid, tree.qemu.process.pid)]
 
@@ -459,7 +459,7 @@ def test_dozens_leave_nothing(client, daemon, tree, home):
     one(0), one(1)
     before, nodes = descriptors(), set(tree.qemu.nodes())
     files = sorted(path for path, _, _ in os.walk(home)), images.image_files(tree.pool)
-    for number in range(50):
+    for number in range(200):
         one(number)
     assert all(now <= then + 1 for now, then in zip(descriptors(), before)), (before, descriptors())
     assert set(tree.qemu.nodes()) == nodes and children() == 0

@@ -15,6 +15,7 @@ import pytest
 from harness import backups, images
 from harness.busy_tree import DISKS, BusyTree
 from harness.client import DBusError, variants
+from harness.seeds import seeds
 
 ROUNDS = int(os.environ.get("VOLCHAIN_ROUNDS", "20"))
 MIB = 1 << 20
@@ -24,11 +25,6 @@ STARTING = {"pull": ["files", "nodes", "hold", "thaw", "filters", "readers", "se
             "push": ["files", "nodes", "hold", "thaw", "filters", "readers", "copy", "publish", "end"]}
 FINISHING = ["check", "end", "remove", "finish"]
 DELETING = ["copy", "bitmaps", "switch", "unlink"]
-
-
-def seeds():
-    first, _, last = os.environ.get("VOLCHAIN_SEEDS", "1-3").partition("-")
-    return range(int(first), int(last or first) + 1)
 
 
 class Known:
@@ -467,7 +463,7 @@ class Run:
             assert state == ("ok", "partial", "unusable")[(bad > 0) + (bad == DISKS)]
 
 
-@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("seed", seeds("1-3", "1-6"))
 def test_a_random_sequence(client, directory, daemon, capsys, seed):
     tree = BusyTree(client, directory)
     run = Run(tree, daemon, directory, seed)

@@ -298,7 +298,7 @@ Task<> taken_up_again() {
                     Access::read_write, plain));
     {
         Job job(qemu->session, "commit");
-        co_await job.start("block-commit", json(R"({"device": "top"})"), soon());
+        co_await job.start("block-commit", json(R"({"device": "top", "speed": 1073741824})"), soon());
         co_await qemu->session->close();
     }
     // What happens now is told to nobody.
@@ -306,12 +306,14 @@ Task<> taken_up_again() {
     Job job(session, "commit");
     co_await job.attach(soon());
     EXPECT_NE(job.status(), JobStatus::undefined);
+    EXPECT_EQ(job.found_speed(), 1073741824U);
     EXPECT_TRUE(co_await job.until_ready(soon()));
     co_await job.complete(soon());
     co_await job.finish(soon());
 
     Job none(session, "none");
     co_await none.attach(soon());
+    EXPECT_EQ(none.found_speed(), 0U);
     EXPECT_EQ(none.status(), JobStatus::null);
     EXPECT_FALSE(co_await none.until_ready(soon()));
     const Error error = co_await failure_of(none.finish(soon()));
