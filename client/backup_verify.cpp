@@ -19,9 +19,10 @@ namespace {
 constexpr std::size_t most_config_bytes = std::size_t{4} << 20;
 
 /// Whatever is found of a file, a sector that cannot be read among it, is a verdict on that file alone; but for what ends the
-/// program, or is this host's.
+/// program, or is this host's: that something takes too long says nothing of what is in the file.
 bool is_of_the_file(const Error& error) {
-    return error.code() != ErrorCode::cancelled && error.code() != ErrorCode::no_space;
+    return error.code() != ErrorCode::cancelled && error.code() != ErrorCode::no_space &&
+           error.code() != ErrorCode::timeout;
 }
 
 class BackupVerification {

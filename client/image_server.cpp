@@ -7,7 +7,6 @@
 
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
 
@@ -154,8 +153,7 @@ async::Task<std::string> ImageServer::last_words() {
 
 async::Task<> ImageServer::stop() {
     close_listening();
-    process_.signal(SIGTERM);
-    const async::ExitStatus status = co_await process_.wait(async::after(end_limit));
+    const async::ExitStatus status = co_await process_.terminate(async::after(end_limit));
     if (status.ok()) co_return;
     const std::string words = co_await last_words();
     throw Error(ErrorCode::qemu_failed, "the storage daemon with {} did not end in order: {}", what_, words);

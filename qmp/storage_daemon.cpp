@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 
 #include "base/log.h"
@@ -17,6 +18,7 @@ namespace {
 constexpr auto time_to_end = std::chrono::seconds(2);
 /// SIGTERM is an orderly end too (it closes the images); what does not follow it is stuck in a system call.
 constexpr auto time_to_terminate = std::chrono::seconds(5);
+constexpr auto time_to_hear_a_signal = std::chrono::seconds(1);
 constexpr auto time_to_be_killed = std::chrono::seconds(5);
 
 constexpr std::size_t shown_error_words = 180;
@@ -223,8 +225,12 @@ async::Task<bool> StorageDaemon::stop(async::Deadline deadline) {
     bool ended = co_await ended_by(deadline);
     if (!ended) {
         log().warning("storage daemon {} does not end when told to: sending it SIGTERM", pid());
-        signal(SIGTERM);
-        ended = co_await ended_by(async::after(time_to_terminate));
+        const async::Deadline last = async::after(time_to_terminate);
+        // More than once: see async::Process::terminate().
+        while (!ended && async::Clock::now() < last) {
+            signal(SIGTERM);
+            ended = co_await ended_by(std::min(last, async::after(time_to_hear_a_signal)));
+        }
     }
     bool in_order = ended;
     if (!ended) {

@@ -184,6 +184,7 @@ UniqueFd landlock_ruleset(const std::vector<Command::Access>& files) {
 
 namespace {
 constexpr auto time_to_be_killed = std::chrono::milliseconds(200);
+constexpr auto time_to_hear_a_signal = std::chrono::seconds(1);
 }  // namespace
 
 std::string ExitStatus::str() const {
@@ -295,6 +296,18 @@ Task<ExitStatus> Process::wait(Deadline deadline) {
         reap(WNOHANG);
     }
     co_return *status_;
+}
+
+Task<ExitStatus> Process::terminate(Deadline deadline) {
+    std::optional<ExitStatus> status;
+    while (!status) {
+        signal(SIGTERM);
+        const Deadline patience = std::min(deadline, after(time_to_hear_a_signal));
+        status = co_await first_of(wait(no_deadline), sleep_until(patience));
+        if (!status && patience == deadline)
+            throw Error(ErrorCode::timeout, "timed out waiting for process {} to end at SIGTERM", pid_);
+    }
+    co_return *status;
 }
 
 namespace {

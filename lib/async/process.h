@@ -75,6 +75,9 @@ class Process {
     /// Returns when the process has ended; Timeout at the deadline, with the process still there.
     Task<ExitStatus> wait(Deadline deadline);
     void signal(int number) noexcept;
+    /// Sends it SIGTERM and waits for its end; Timeout at the deadline. It is told more than once: a qemu-storage-daemon
+    /// (7.2) sleeps on after a SIGTERM that came between its last look for one and its going to sleep.
+    Task<ExitStatus> terminate(Deadline deadline);
 
     /// What the child wrote to stdout (read end) and stderr.
     [[nodiscard]] asio::posix::stream_descriptor& output() noexcept { return output_; }

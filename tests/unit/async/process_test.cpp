@@ -174,6 +174,38 @@ Task<> missing_program() {
     EXPECT_EQ(text, "/no/such/program cannot execute it: No such file or directory");
 }
 
+Task<> deaf_to_one_signal() {
+    Process process =
+        Process::start(co_await asio::this_coro::executor,
+                       shell("trap 'trap - TERM' TERM; echo listening; while :; do sleep 0.1; done"));
+    std::array<char, 16> buffer{};
+    (void)co_await process.output().async_read_some(asio::buffer(buffer), asio::use_awaitable);
+    const ExitStatus status = co_await process.terminate(after(seconds(20)));
+    EXPECT_EQ(status.signal, SIGTERM) << status.str();
+}
+
+TEST(Process, IsToldToEndUntilItDoes) {
+    run(deaf_to_one_signal());
+}
+
+Task<> deaf_to_all_signals() {
+    Process process = Process::start(co_await asio::this_coro::executor,
+                                     shell("trap '' TERM; echo listening; exec sleep 60"));
+    std::array<char, 16> buffer{};
+    (void)co_await process.output().async_read_some(asio::buffer(buffer), asio::use_awaitable);
+    try {
+        (void)co_await process.terminate(after(milliseconds(100)));
+        ADD_FAILURE() << "it ignores SIGTERM";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::timeout) << error.what();
+    }
+    EXPECT_FALSE(process.ended());
+}
+
+TEST(Process, IsNotWaitedForBeyondTheDeadlineWhenToldToEnd) {
+    run(deaf_to_all_signals());
+}
+
 TEST(Process, MissingProgram) {
     run(missing_program());
 }
