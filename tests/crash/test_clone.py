@@ -91,8 +91,7 @@ def test_killed_in_the_middle_of_copying(scene):
     """The storage daemon ends, too, and what it wrote goes."""
     before, files = scene.tree.content(), images.image_files(scene.tree.pool)
     job = scene.clone(scene.client, speed=MIB)
-    with scene.client.signals(path=job, member="PropertiesChanged") as changes:
-        changes.until(lambda path, member, body: body[1].get("DoneBytes", (0, 0))[1] > 0)
+    scene.client.wait_copied(job)
     assert len(images.image_files(scene.tree.pool)) == len(files) + 1
     scene.daemon.kill()
     scene.restart()

@@ -158,6 +158,13 @@ class Client:
                 with contextlib.suppress(TimeoutError):
                     changes.next(max(0.001, end - time.monotonic()))
 
+    def wait_copied(self, job, timeout=30):
+        """Until a job has copied something: its step is begun before its images are open."""
+        end = time.monotonic() + timeout
+        with self.signals(path=job, member="PropertiesChanged") as changes:
+            while self.get(job, "Job", "DoneBytes") == 0:
+                changes.next(max(0.001, end - time.monotonic()))
+
     @contextlib.contextmanager
     def signals(self, **rule):
         """Collects the signals that match: with c.signals(member="JobFinished") as s: ...; s.next()"""

@@ -123,10 +123,7 @@ def test_a_full_file_system_in_the_middle(client, small_pool, work, what, then):
     w = work(what)
     before = w.tree.content()
     job = start(w, speed=PACE)
-    client.wait_property(job, "Job", "Step", "copy")
-    with client.signals(path=job, member="PropertiesChanged") as changes:
-        while client.get(job, "Job", "DoneBytes") == 0:
-            changes.next()
+    client.wait_copied(job)
     filler = Filler(small_pool)
     client.call(job, "Job", "SetSpeed", "t", 0)
     client.wait_property(job, "Job", "State", "paused")

@@ -250,7 +250,7 @@ def test_written_while_it_is_pushed(tree, target):
     tree.write(1, 0, SIZE)
     tree.down()
     job = backups.begin(tree.client, tree.vm, mode="push", target=target, checkpoint="c0", speed=MIB)
-    tree.client.wait_property(job, "Job", "Step", "copy")
+    tree.client.wait_copied(job)
     images.write(tree.path(0), 0x77, 0, 4096)
     error, message = tree.client.failure(job, timeout=30)
     assert error == "QemuFailed" and "was written to" in message
