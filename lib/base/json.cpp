@@ -28,10 +28,27 @@ bool is_deeper(std::string_view text, std::size_t most) noexcept {
     return false;
 }
 
+/// The path from one value to another that is in it: `.member` and `[number]`; none where it is not there.
+std::optional<std::string> path_between(const Json& from, const Json* to) {
+    if (&from == to) return std::string();
+    if (from.is_object()) {
+        for (const auto& [name, member] : from.items())
+            if (const auto rest = path_between(member, to)) return fmt::format(".{}{}", name, *rest);
+    } else if (from.is_array()) {
+        for (std::size_t i = 0; i < from.size(); ++i)
+            if (const auto rest = path_between(from[i], to)) return fmt::format("[{}]{}", i, *rest);
+    }
+    return std::nullopt;
+}
+
 }  // namespace
 
+std::string JsonReader::path() const {
+    return document_->origin + path_between(*document_->root, value_).value_or("");
+}
+
 void JsonReader::fail(std::string_view expectation) const {
-    throw Error(code_, "{}: {}", path_, expectation);
+    throw Error(document_->code, "{}: {}", path(), expectation);
 }
 
 JsonReader JsonReader::at(std::string_view member) const {
@@ -43,15 +60,14 @@ std::optional<JsonReader> JsonReader::find(std::string_view member) const {
     if (!value_->is_object()) fail("expected an object");
     const auto found = value_->find(member);
     if (found == value_->end() || found->is_null()) return std::nullopt;
-    return JsonReader(*found, fmt::format("{}.{}", path_, member), code_);
+    return JsonReader(*found, document_);
 }
 
 std::vector<JsonReader> JsonReader::elements() const {
     if (!value_->is_array()) fail("expected an array");
     std::vector<JsonReader> all;
     all.reserve(value_->size());
-    for (std::size_t i = 0; i < value_->size(); ++i)
-        all.emplace_back((*value_)[i], fmt::format("{}[{}]", path_, i), code_);
+    for (const Json& element : *value_) all.push_back(JsonReader(element, document_));
     return all;
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -29,7 +30,8 @@ class JsonReader {
   public:
     /// `origin`: what the document is, for messages ("answer of query-status").
     JsonReader(const Json& document, std::string origin, ErrorCode code)
-        : value_(&document), path_(std::move(origin)), code_(code) {}
+        : value_(&document),
+          document_(std::make_shared<const Document>(&document, std::move(origin), code)) {}
 
     /// The member of an object; it must be there.
     [[nodiscard]] JsonReader at(std::string_view member) const;
@@ -51,9 +53,21 @@ class JsonReader {
     [[noreturn]] void fail(std::string_view expectation) const;
 
   private:
+    struct Document {
+        Document(const Json* json, std::string name, ErrorCode error)
+            : root(json), origin(std::move(name)), code(error) {}
+        const Json* root;
+        std::string origin;
+        ErrorCode code;
+    };
+    JsonReader(const Json& value, std::shared_ptr<const Document> document)
+        : value_(&value), document_(std::move(document)) {}
+    /// Looked for when there is something to say of it: made on the way, the paths take as long as all else of reading a
+    /// QEMU's schema.
+    [[nodiscard]] std::string path() const;
+
     const Json* value_;
-    std::string path_;
-    ErrorCode code_;
+    std::shared_ptr<const Document> document_;
 };
 
 /// Parses text that comes from outside: no exceptions but Error, and no deeper nesting than `max_depth`, so
