@@ -37,13 +37,14 @@ Event parse_event(const JsonReader& message) {
     return {message.at("event").string(), data ? data->json() : Json::object(), parse_timestamp(message)};
 }
 
-Reply parse_reply(const JsonReader& message) {
+/// `document` is what `message` reads; the value is taken out of it, large as it may be.
+Reply parse_reply(const JsonReader& message, Json& document) {
     Reply reply;
     if (const auto id = message.find("id"); id && id->json().is_number_unsigned()) reply.id = id->u64();
     if (const auto error = message.find("error"))
         reply.refusal = parse_refusal(*error);
     else if (message.json().contains("return"))
-        reply.value = message.json()["return"];
+        reply.value = std::move(document["return"]);
     else
         message.fail("is neither greeting, event nor answer");
     return reply;
@@ -63,11 +64,11 @@ Refusal parse_refusal(const JsonReader& error) {
 }
 
 Message parse_message(std::string_view line) {
-    const Json document = parse_json(line, "message of QEMU", ErrorCode::unreachable, max_depth);
+    Json document = parse_json(line, "message of QEMU", ErrorCode::unreachable, max_depth);
     const JsonReader message(document, "message of QEMU", ErrorCode::unreachable);
     if (const auto greeting = message.find("QMP")) return parse_greeting(*greeting);
     if (message.find("event")) return parse_event(message);
-    return parse_reply(message);
+    return parse_reply(message, document);
 }
 
 ErrorCode code_of_words(std::string_view words) noexcept {

@@ -85,8 +85,6 @@ class RunningPlanner {
 
     async::Task<BackupRecord> plan() {
         graph_ = co_await qmp::read_block_graph(session_, soon());
-        const auto schema = co_await session_->schema(soon());
-        iothreads_work_ = schema->command_has_argument({"nbd-server-start", "handshake-max-seconds"});
         BackupRecord record = new_backup(engine_, request_);
         record.source = BackupSource::running;
         record.qemu = appliance_process(engine_, request_.vm).mark;
@@ -117,8 +115,8 @@ class RunningPlanner {
         part.root = devices.front()->root;
         const std::string& path = devices.front()->path;
         part.device = path.starts_with('/') ? path : "/machine/peripheral/" + path;
-        const bool threaded = co_await runs_in_iothread(session_, part.device, soon());
-        if (threaded && !iothreads_work_ && !request_.push)
+        const bool crashes = !request_.push && co_await crashes_nbd_server(part.device);
+        if (crashes)
             throw Error(ErrorCode::unsupported,
                         "{}: its device runs in an iothread, and the NBD server of this QEMU would crash the "
                         "VM; back it up in push mode, or take a snapshot, and export that",
@@ -126,11 +124,18 @@ class RunningPlanner {
         co_return part;
     }
 
+    /// A QEMU whose NBD server works with iothreads is known by an argument that came later (QEMU 10.0).
+    async::Task<bool> crashes_nbd_server(std::string device) {
+        const bool threaded = co_await runs_in_iothread(session_, std::move(device), soon());
+        if (!threaded) co_return false;
+        const auto schema = co_await session_->schema(soon());
+        co_return !schema->command_has_argument({"nbd-server-start", "handshake-max-seconds"});
+    }
+
     Engine& engine_;
     const BackupRequest& request_;
     std::shared_ptr<qmp::Session> session_;
     qmp::BlockGraph graph_;
-    bool iothreads_work_ = false;
 };
 
 }  // namespace

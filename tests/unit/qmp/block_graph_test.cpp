@@ -294,6 +294,54 @@ TEST(BlockGraph, FromChildren) {
     EXPECT_EQ(graph.devices_on("top").size(), 1u);
 }
 
+Task<> answer(FakePeer& peer, std::string command, std::string members) {
+    const std::uint64_t id = co_await peer.hear_command(std::move(command));
+    co_await peer.say(fmt::format("{{\"id\": {}, {}}}\n", id, members));
+}
+
+/// A newer QEMU's nodes tell their children: it is not asked for them, nor for its schema.
+Task<> with_children(FakePeer& peer) {
+    Json nodes = json(two_nodes);
+    nodes[0]["children"] = json(R"([{"child": "file", "node-name": "file"}])");
+    std::string told = fmt::format("\"return\": {}", nodes.dump());
+    co_await answer(peer, "query-named-block-nodes", std::move(told));
+    co_await answer(peer, "query-block", R"("return": [])");
+}
+
+Task<> expect_a_file(FakeSession& fake) {
+    const BlockGraph graph = co_await read_block_graph(fake.session, soon());
+    EXPECT_EQ(graph.file("top"), "/x/top.qcow2");
+}
+
+Task<> read_with_children() {
+    FakeSession fake = co_await fake_session();
+    co_await together(with_children(*fake.peer), expect_a_file(fake));
+}
+TEST(BlockGraph, AsksForNoMoreThanItNeeds) {
+    async::run(read_with_children());
+}
+
+Task<> without_edges(FakePeer& peer) {
+    std::string told = fmt::format("\"return\": {}", json(two_nodes).dump());
+    co_await answer(peer, "query-named-block-nodes", std::move(told));
+    co_await answer(peer, "x-debug-query-block-graph",
+                    R"("error": {"class": "CommandNotFound", "desc": "no such command"})");
+}
+
+Task<> expect_unsupported(FakeSession& fake) {
+    const Error error = co_await failure_of(read_block_graph(fake.session, soon()));
+    EXPECT_EQ(error.code(), ErrorCode::unsupported);
+    EXPECT_NE(std::string(error.what()).find("hang together"), std::string::npos) << error.what();
+}
+
+Task<> read_without_edges() {
+    FakeSession fake = co_await fake_session();
+    co_await together(without_edges(*fake.peer), expect_unsupported(fake));
+}
+TEST(BlockGraph, OfAQemuThatDoesNotTellIt) {
+    async::run(read_without_edges());
+}
+
 TEST(BlockGraph, TellsThatItChangedMeanwhile) {
     const auto code = [](const char* edges_text, const char* devices_text) {
         const Json edges = json(edges_text);

@@ -82,22 +82,8 @@ def drive(directory, _export):
     return disks, ["-drive", "if=none,id=cd,media=cdrom", "-device", "ide-cd,drive=cd"]
 
 
-def schema_of(qemu):
-    """The commands on which it depends what is asked, and the types that they return."""
-    entries = {entry["name"]: entry for entry in qemu.execute("query-qmp-schema")}
-    kept, wanted = {}, ["query-named-block-nodes", "x-debug-query-block-graph"]
-    while wanted:
-        name = wanted.pop()
-        if name in entries and name not in kept:
-            entry = kept[name] = entries[name]
-            # One level is enough to see whether nodes have children.
-            wanted += [entry[key] for key in ("ret-type", "element-type") if key in entry]
-    return list(kept.values())
-
-
 def record(qemu):
-    answers = {"query-qmp-schema": schema_of(qemu),
-               "query-named-block-nodes": qemu.execute("query-named-block-nodes", flat=True),
+    answers = {"query-named-block-nodes": qemu.execute("query-named-block-nodes", flat=True),
                "x-debug-query-block-graph": qemu.execute("x-debug-query-block-graph"),
                "query-block": qemu.execute("query-block"), "qom-get": {}}
     for block in answers["query-block"]:
