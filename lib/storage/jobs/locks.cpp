@@ -39,8 +39,22 @@ Locks::Held Locks::take(std::vector<ObjectId> objects, std::string holder, const
     return held;
 }
 
+async::Task<Locks::Held> Locks::take_when_seen_to(ObjectId object, std::string holder,
+                                                  async::Deadline deadline) {
+    while (held(object) && job_holding(object).nil() && async::Clock::now() < deadline) {
+        try {
+            co_await released_.wait(deadline, "the release of a lock");
+        } catch (const Error& error) {
+            if (error.code() != ErrorCode::timeout) throw;
+        }
+    }
+    std::vector<ObjectId> objects{object};
+    co_return take(std::move(objects), std::move(holder), Uuid{});
+}
+
 void Locks::release(const std::vector<ObjectId>& objects) noexcept {
     for (const ObjectId& object : objects) held_.erase(key(object));
+    released_.notify();
     if (!watcher_) return;
     for (const ObjectId& object : objects) {
         try {

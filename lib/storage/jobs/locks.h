@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Locks: who works on which object. One operation at a time on a VM and on a disk; everybody else is told at
-// once, with the holder's name. They are not waited for and not stored: after a restart recovery takes them
+// once, with the holder's name. Jobs are not waited for, and locks are not stored: after a restart recovery takes them
 // again for the jobs that it finds.
 #pragma once
 
@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "async/condition.h"
 #include "storage/records/catalog.h"
 
 namespace volchain::storage {
@@ -45,6 +46,10 @@ class Locks {
     /// `holder` is how others are told of the owner; `job`: nil where it is none.
     Held take(std::vector<ObjectId> objects, std::string holder, const Uuid& job);
 
+    /// The same of one object for what is no job; where the daemon is at it for itself (it looks at the disks of a VM whose
+    /// QEMU has come), that is waited for until the deadline.
+    async::Task<Held> take_when_seen_to(ObjectId object, std::string holder, async::Deadline deadline);
+
     /// The job that holds an object; nil where it is free or held by something that is no job.
     [[nodiscard]] Uuid job_holding(const ObjectId& object) const;
     [[nodiscard]] bool held(const ObjectId& object) const;
@@ -63,6 +68,7 @@ class Locks {
 
     const Catalog& catalog_;
     std::map<Key, Holder> held_;
+    async::Condition released_;
     std::function<void(ObjectId)> watcher_;
 };
 

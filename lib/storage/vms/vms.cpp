@@ -221,9 +221,11 @@ async::Task<> set_vm_config(Engine& engine, Uuid id, std::string config, std::st
 
 async::Task<> refresh_vm(Engine& engine, Uuid id) {
     (void)engine.catalog().vm(id);
-    const auto held = engine.locks().take({{ObjectKind::vm, id}}, "being looked at", Uuid{});
     const async::Deadline deadline =
         async::after(engine.settings().greeting_timeout * 2 + engine.settings().command_timeout);
+    const ObjectId vm{ObjectKind::vm, id};
+    const auto held = co_await engine.locks().take_when_seen_to(vm, "being looked at", deadline);
+    (void)engine.catalog().vm(id);  // it may have gone meanwhile
     co_await engine.vm(id).look_now(deadline);
     co_await look_at_checkpoints(engine, id);
     if (!engine.vm(id).live()) co_return;

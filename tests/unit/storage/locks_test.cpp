@@ -42,6 +42,41 @@ TEST_F(LocksTest, NameAHolderThatIsNoJob) {
     EXPECT_TRUE(locks_.job_holding(vm_).nil());
 }
 
+async::Task<> take_patiently(Locks& locks, ObjectId object, std::vector<std::string>& done) {
+    const auto held = co_await locks.take_when_seen_to(object, "b", soon());
+    done.emplace_back("taken");
+}
+
+async::Task<> wait_for_what_is_no_job(Locks& locks, ObjectId object, std::vector<std::string>& done) {
+    auto held = locks.take({object}, "looking at its disks", Uuid{});
+    async::TaskGroup waiting(co_await async::asio::this_coro::executor);
+    waiting.spawn(take_patiently(locks, object, done), "the other one");
+    co_await async::sleep_until(async::after(std::chrono::milliseconds(20)));
+    done.emplace_back("released");
+    held.release();
+    co_await waiting.join(soon());
+}
+
+TEST_F(LocksTest, AreWaitedForWhereNoJobHasThem) {
+    std::vector<std::string> done;
+    async::run(wait_for_what_is_no_job(locks_, vm_, done));
+    EXPECT_THAT(done, testing::ElementsAre("released", "taken"));
+    EXPECT_FALSE(locks_.held(vm_));
+}
+
+async::Task<> take_until(Locks& locks, ObjectId object, async::Deadline deadline) {
+    (void)co_await locks.take_when_seen_to(object, "b", deadline);
+}
+
+TEST_F(LocksTest, AreNotWaitedForBeyondTheDeadlineOrForAJob) {
+    const auto held = locks_.take({vm_}, "looking at its disks", Uuid{});
+    expect_error(ErrorCode::busy, {"looking at its disks"},
+                 [&] { async::run(take_until(locks_, vm_, async::after(std::chrono::milliseconds(20)))); });
+    const auto job = locks_.take({disk_}, "create-snapshot", sample_.job.id);
+    expect_error(ErrorCode::busy, {"create-snapshot"},
+                 [&] { async::run(take_until(locks_, disk_, async::no_deadline)); });
+}
+
 TEST_F(LocksTest, AreTakenAllOrNone) {
     auto held = locks_.take({disk_}, "a", Uuid{});
     const auto attempt = [&] { (void)locks_.take({vm_, disk_}, "b", Uuid{}); };
