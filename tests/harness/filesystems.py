@@ -29,11 +29,15 @@ class Filler:
     def __init__(self, directory, left=0):
         self.path = f"{directory}/.filler"
         with open(self.path, "wb", buffering=0) as f:
+            # Never more than that: a guest that writes at that moment is not to meet a full file system.
+            if left:
+                room = os.statvfs(directory)
+                os.posix_fallocate(f.fileno(), 0, max(1, room.f_bavail * room.f_frsize - left))
+                return
             for piece in (1 << 20, 4096):
                 with contextlib.suppress(OSError):
                     while True:
                         f.write(bytes(piece))
-            f.truncate(max(0, f.tell() - left))
 
     def gone(self):
         os.unlink(self.path)
