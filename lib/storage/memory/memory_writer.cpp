@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "storage/memory/memory_file.h"
 #include "storage/qemu/disk_activation.h"
+#include "storage/qemu/run_state.h"
 
 namespace volchain::storage {
 namespace {
@@ -23,14 +24,8 @@ constexpr auto first_look = std::chrono::milliseconds(50);
 /// Nothing was written for so long: the storage hangs, and a guest that writes to its memory hangs with it.
 constexpr auto writer_stall_limit = std::chrono::seconds(60);
 constexpr auto settle_pause = std::chrono::milliseconds(500);
-constexpr auto finalize_pause = std::chrono::milliseconds(5);
 /// How long a QEMU is asked again that refuses to let the guest run.
 constexpr auto refusal_limit = std::chrono::seconds(30);
-
-async::Task<std::string> run_state(std::shared_ptr<qmp::Session> session, async::Deadline deadline) {
-    const Json status = co_await session->execute("query-status", Json::object(), deadline);
-    co_return JsonReader(status, "query-status", ErrorCode::qemu_failed).at("status").string();
-}
 
 void check_run_state(const std::string& what, const std::string& state) {
     // RunState: those in which a guest can be stopped and go on, in this QEMU and in one that reads its memory.
@@ -245,15 +240,9 @@ void MemoryWriter::take_progress(const qmp::MigrationInfo& info) {
 
 // --- the end, good or bad --------------------------------------------------------------------------------
 
-/// A guest that runs already goes on. A QEMU that has just said that the migration is complete refuses for a moment longer, and
-/// says nothing when that is over.
+/// A guest that runs already goes on.
 async::Task<> MemoryWriter::let_guest_run() {
-    const async::Deadline end = soon();
-    while (true) {
-        const std::string state = co_await run_state(session(), end);
-        if (state != "finish-migrate") break;
-        co_await async::sleep_until(async::after(finalize_pause));
-    }
+    (void)co_await run_state_after_migration(session(), soon());
     (void)co_await session()->execute("cont", Json::object(), soon());
 }
 

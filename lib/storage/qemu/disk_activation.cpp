@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "qmp/schema.h"
+#include "storage/qemu/run_state.h"
 
 namespace volchain::storage {
 namespace {
@@ -46,9 +47,8 @@ async::Task<std::vector<std::string>> all_nodes(std::shared_ptr<qmp::Session> se
 }  // namespace
 
 async::Task<> activate_disks(std::shared_ptr<qmp::Session> session, async::Deadline deadline) {
-    const Json answer = co_await session->execute("query-status", Json::object(), deadline);
-    const JsonReader status(answer, "query-status", ErrorCode::qemu_failed);
-    if (status.at("status").string() != "postmigrate") co_return;
+    const std::string state = co_await run_state_after_migration(session, deadline);
+    if (state != "postmigrate") co_return;
     const auto schema = co_await session->schema(deadline);
     if (schema->has_command("blockdev-set-active")) {
         Json arguments;

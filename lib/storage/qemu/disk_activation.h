@@ -11,8 +11,8 @@
 
 namespace volchain::storage {
 
-/// Takes the images back, where the machine's memory was written and the guest has not run since (run state "postmigrate").
-/// Throws where QEMU could not.
+/// Takes the images back, where the machine's memory was written and the guest has not run since (run state "postmigrate", which
+/// is waited for). Throws where QEMU could not.
 async::Task<> activate_disks(std::shared_ptr<qmp::Session> session, async::Deadline deadline);
 
 }  // namespace volchain::storage
