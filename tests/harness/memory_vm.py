@@ -91,8 +91,19 @@ class MemoryVm:
         if paused:
             self.guest.argv.append("-S")
         Qemu.start(self.guest)
-        self.client.call(self.vm, "VM", "Refresh")
+        self._refresh()
         return self.guest
+
+    def _refresh(self, timeout=20):
+        """The daemon may have seen that QEMU before, and load its memory: a job is not waited for."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return self.client.call(self.vm, "VM", "Refresh")
+            except DBusError as error:
+                if error.short != "Busy" or time.monotonic() > end:
+                    raise
+            time.sleep(0.02)
 
     def load_job(self, number=0):
         """The job that has loaded, or loads, the memory; None where there is none."""
