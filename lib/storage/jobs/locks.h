@@ -46,8 +46,8 @@ class Locks {
     /// `holder` is how others are told of the owner; `job`: nil where it is none.
     Held take(std::vector<ObjectId> objects, std::string holder, const Uuid& job);
 
-    /// The same of one object for what is no job; where the daemon is at it for itself (it looks at the disks of a VM whose
-    /// QEMU has come), that is waited for until the deadline.
+    /// The same of one object for what is no job; a holder that is no job either (the daemon looks at the disks of a VM whose
+    /// QEMU has come) is waited for until the deadline, then Busy.
     async::Task<Held> take_when_seen_to(ObjectId object, std::string holder, async::Deadline deadline);
 
     /// The job that holds an object; nil where it is free or held by something that is no job.
