@@ -294,18 +294,13 @@ TEST(BlockGraph, FromChildren) {
     EXPECT_EQ(graph.devices_on("top").size(), 1u);
 }
 
-Task<> answer(FakePeer& peer, std::string command, std::string members) {
-    const std::uint64_t id = co_await peer.hear_command(std::move(command));
-    co_await peer.say(fmt::format("{{\"id\": {}, {}}}\n", id, members));
-}
-
 /// A newer QEMU's nodes tell their children: it is not asked for them, nor for its schema.
 Task<> with_children(FakePeer& peer) {
     Json nodes = json(two_nodes);
     nodes[0]["children"] = json(R"([{"child": "file", "node-name": "file"}])");
     std::string told = fmt::format("\"return\": {}", nodes.dump());
-    co_await answer(peer, "query-named-block-nodes", std::move(told));
-    co_await answer(peer, "query-block", R"("return": [])");
+    co_await peer.answer("query-named-block-nodes", std::move(told));
+    co_await peer.answer("query-block", R"("return": [])");
 }
 
 Task<> expect_a_file(FakeSession& fake) {
@@ -323,9 +318,9 @@ TEST(BlockGraph, AsksForNoMoreThanItNeeds) {
 
 Task<> without_edges(FakePeer& peer) {
     std::string told = fmt::format("\"return\": {}", json(two_nodes).dump());
-    co_await answer(peer, "query-named-block-nodes", std::move(told));
-    co_await answer(peer, "x-debug-query-block-graph",
-                    R"("error": {"class": "CommandNotFound", "desc": "no such command"})");
+    co_await peer.answer("query-named-block-nodes", std::move(told));
+    co_await peer.answer("x-debug-query-block-graph",
+                         R"("error": {"class": "CommandNotFound", "desc": "no such command"})");
 }
 
 Task<> expect_unsupported(FakeSession& fake) {

@@ -118,6 +118,11 @@ Task<std::uint64_t> FakePeer::hear_command(std::string name) {
     co_return command.value("id", std::uint64_t{0});
 }
 
+Task<> FakePeer::answer(std::string command, std::string members) {
+    const std::uint64_t id = co_await hear_command(std::move(command));
+    co_await say(fmt::format("{{\"id\": {}, {}}}\n", id, members));
+}
+
 Task<> FakePeer::greet() {
     co_await say(
         "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}, \"package\": \"\"}, "

@@ -83,6 +83,8 @@ class FakePeer {
     Task<Json> hear_json();
     /// A command of that name, whose id it returns.
     Task<std::uint64_t> hear_command(std::string name);
+    /// Hears that command, and answers it with these members: `"return": {}`.
+    Task<> answer(std::string command, std::string members);
     /// The greeting of a QEMU, and the answer to qmp_capabilities.
     Task<> greet();
     void hang_up();

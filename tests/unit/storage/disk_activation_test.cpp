@@ -8,19 +8,14 @@ namespace {
 
 using async::Task;
 
-Task<> answer(qmp::FakePeer& peer, std::string command, std::string members) {
-    const std::uint64_t id = co_await peer.hear_command(std::move(command));
-    co_await peer.say(fmt::format("{{\"id\": {}, {}}}\n", id, members));
-}
-
 /// As a QEMU 7.2 was seen to, whose migration is complete.
 Task<> not_done_with_it(qmp::FakePeer& peer, bool& exported) {
-    co_await answer(peer, "query-status", R"("return": {"status": "finish-migrate"})");
-    co_await answer(peer, "query-status", R"("return": {"status": "finish-migrate"})");
-    co_await answer(peer, "query-status", R"("return": {"status": "postmigrate"})");
-    co_await answer(peer, "query-qmp-schema", R"("return": [])");
-    co_await answer(peer, "query-named-block-nodes", R"("return": [{"node-name": "vol0"}])");
-    co_await answer(peer, "block-export-add", R"("error": {"class": "GenericError", "desc": "no server"})");
+    co_await peer.answer("query-status", R"("return": {"status": "finish-migrate"})");
+    co_await peer.answer("query-status", R"("return": {"status": "finish-migrate"})");
+    co_await peer.answer("query-status", R"("return": {"status": "postmigrate"})");
+    co_await peer.answer("query-qmp-schema", R"("return": [])");
+    co_await peer.answer("query-named-block-nodes", R"("return": [{"node-name": "vol0"}])");
+    co_await peer.answer("block-export-add", R"("error": {"class": "GenericError", "desc": "no server"})");
     exported = true;
 }
 
@@ -37,7 +32,7 @@ TEST(DiskActivation, WaitsUntilQemuHasDoneWithTheMigration) {
 }
 
 Task<> that_runs(qmp::FakePeer& peer) {
-    co_await answer(peer, "query-status", R"("return": {"status": "running"})");
+    co_await peer.answer("query-status", R"("return": {"status": "running"})");
 }
 
 Task<> leave_alone() {
