@@ -113,6 +113,7 @@ class ImportCopy {
 
     async::Task<> copy() {
         const Job::Copying copying(*job_);
+        job_->set_under_way();
         job_->progress(0, total_);
         for (std::size_t index = 0; index < layers_.size(); ++index) {
             auto start = [layer = layers_[index], target = targets_[index], &settings = engine_.settings()] {

@@ -115,8 +115,13 @@ async::Task<> Job::wait(async::Deadline deadline) {
 }
 
 async::Task<> Job::wait_settled(async::Deadline deadline) {
-    while (!finished(record_.state) && copying_ == 0)
+    while (!finished(record_.state) && !under_way_)
         co_await settled_.wait(deadline, fmt::format("job {} to be settled", id().str()));
+}
+
+void Job::set_under_way() {
+    under_way_ = true;
+    settled_.notify();
 }
 
 void Job::throw_if_cancelled() const {

@@ -47,7 +47,7 @@ class Job {
     [[nodiscard]] std::uint64_t speed() const noexcept { return speed_said_.value_or(start_speed_); }
     /// Returns when the job has ended.
     async::Task<> wait(async::Deadline deadline);
-    /// Returns when it has ended or copies, which takes as long as it takes.
+    /// Returns when it has ended or is under way.
     async::Task<> wait_settled(async::Deadline deadline);
 
     // --- for its operation ---
@@ -96,10 +96,7 @@ class Job {
     /// While it lives, the job can be paused.
     class [[nodiscard]] Copying {
       public:
-        explicit Copying(Job& job) : job_(&job) {
-            ++job_->copying_;
-            job_->settled_.notify();
-        }
+        explicit Copying(Job& job) : job_(&job) { ++job_->copying_; }
         Copying(const Copying&) = delete;
         Copying& operator=(const Copying&) = delete;
         ~Copying();
@@ -107,6 +104,8 @@ class Job {
       private:
         Job* job_;
     };
+    /// The copy was begun, or taken up as it was found after a restart: from now on it takes as long as it takes.
+    void set_under_way();
     [[nodiscard]] bool pause_asked() const noexcept { return pause_asked_; }
     /// Returns when the user has asked for something: a pause, another speed, a cancel. Timeout at the deadline.
     async::Task<> asked(async::Deadline deadline) { return asked_.wait(deadline, "a wish of the user"); }
@@ -138,6 +137,7 @@ class Job {
     std::uint64_t start_speed_ = 0;
     std::optional<std::uint64_t> speed_said_;  ///< by its user, in this life of the daemon
     unsigned copying_ = 0;
+    bool under_way_ = false;
     async::Condition ended_;
     async::Condition settled_;
     async::Condition cancelled_;

@@ -51,6 +51,7 @@ async::Task<> BlockJob::start(std::string command, Json arguments) {
 
 async::Task<bool> BlockJob::run_until(Goal goal) {
     const Job::Copying copying(*job_);
+    job_->set_under_way();
     ready_looks_ = 0;
     first_pass_ = 0;
     bool broken_off = false;

@@ -42,6 +42,7 @@ class JobTest : public testing::Test {
     Task<> succeed();
     Task<> fail(Error error, State expected);
     Task<> many_waiters();
+    Task<> settle();
     Task<> note_end(int& ended);
     Task<> write_trouble();
     Task<> contradiction();
@@ -269,6 +270,19 @@ Task<> JobTest::write_trouble() {
     EXPECT_EQ(word(on_disk().state), "succeeded");
     co_await operation.join(soon());
 }
+/// A step that copies is no more than a beginning: what QEMU has of it is not known yet.
+Task<> JobTest::settle() {
+    const Job::Copying copying(*job_);
+    co_await expect_failure(job_->wait_settled(qmp::after_ms(20)), ErrorCode::timeout,
+                            "job " + job_->id().str() + " to be settled");
+    job_->set_under_way();
+    co_await job_->wait_settled(soon());
+}
+
+TEST_F(JobTest, IsSettledWhenItIsUnderWay) {
+    async::run(settle());
+}
+
 TEST_F(JobTest, WaitsWithItsEndUntilItCanBeWritten) {
     async::run(write_trouble());
     catalog_.reopen();
